@@ -1,0 +1,1 @@
+"""What both daemons share; imports neither of them, nor the stores."""
