@@ -1,0 +1,1 @@
+"""The layers around the registry, one concern each; `glance_api.app` composes them."""

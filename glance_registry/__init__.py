@@ -1,0 +1,1 @@
+"""glance-registry: image metadata over HTTP; decides ownership and visibility."""
