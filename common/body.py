@@ -1,53 +1,82 @@
 """Outgoing bytes. Whoever stands between a store and the socket passes a Body on unread."""
 
+import abc
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO
 
 from common.concurrency import offload
 
 CHUNK = 512 * 1024
 
 
-@runtime_checkable
-class Body(Protocol):
+class Body(abc.ABC):
     """Bytes on their way out, read once.
 
     `length` is the number of bytes that iteration yields, or None where the source does not
-    say. `close` releases what the body holds; it may be called at any time, and twice.
+    say. `bytes_sent` grows as they leave, so that whoever asked with `when_closed` learns how
+    far a broken download came.
     """
 
-    length: int | None
+    def __init__(self, length: int | None) -> None:
+        self.length = length
+        self.bytes_sent = 0
+        self._closed = False
+        self._when_closed: list[Callable[[Body], object]] = []
 
-    def __iter__(self) -> Iterator[bytes]: ...
+    @abc.abstractmethod
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes, in pieces of the body's choosing."""
 
-    def close(self) -> None: ...
+    def release(self) -> None:
+        """Free what the body holds; called once."""
+        return None
 
-
-class FileBody:
-    """A range of an open file; the edge may send it without copying instead of iterating."""
-
-    def __init__(self, file: BinaryIO, offset: int, length: int) -> None:
-        self.file = file
-        self.offset = offset
-        self.length: int | None = length
-        self._left = length
+    def when_closed(self, callback: Callable[["Body"], object]) -> None:
+        """Call callback(body) once, after the body has been closed."""
+        self._when_closed.append(callback)
 
     def __iter__(self) -> Iterator[bytes]:
-        position = self.offset
-        while self._left > 0:
-            chunk = offload(os.pread, self.file.fileno(), min(CHUNK, self._left), position)
+        for chunk in self.chunks():
+            yield chunk
+            self.bytes_sent += len(chunk)
+
+    def close(self) -> None:
+        """Release everything; may be called at any time, and twice."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.release()
+        finally:
+            for callback in self._when_closed:
+                callback(self)
+
+
+class FileBody(Body):
+    """A range of an open file; the edge may send it without copying instead of iterating."""
+
+    length: int
+
+    def __init__(self, file: BinaryIO, offset: int, length: int) -> None:
+        super().__init__(length)
+        self.file = file
+        self.offset = offset
+
+    def chunks(self) -> Iterator[bytes]:
+        position, end = self.offset, self.offset + self.length
+        while position < end:
+            chunk = offload(os.pread, self.file.fileno(), min(CHUNK, end - position), position)
             if not chunk:
                 return
             position += len(chunk)
-            self._left -= len(chunk)
             yield chunk
 
-    def close(self) -> None:
+    def release(self) -> None:
         self.file.close()
 
 
-class StreamBody:
+class StreamBody(Body):
     """Any iterable of bytes, with what to call when done."""
 
     def __init__(
@@ -56,17 +85,16 @@ class StreamBody:
         length: int | None,
         close: Callable[[], object] | None = None,
     ) -> None:
-        self.length = length
+        super().__init__(length)
         self._chunks = chunks
         self._close = close
 
-    def __iter__(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[bytes]:
         return iter(self._chunks)
 
-    def close(self) -> None:
-        close, self._close = self._close, None
-        if close is not None:
-            close()
+    def release(self) -> None:
+        if self._close is not None:
+            self._close()
 
 
 def empty() -> StreamBody:
