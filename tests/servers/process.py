@@ -295,6 +295,7 @@ class Server(abc.ABC):
         """SIGKILL every process; `restart` brings the server back on what it had written."""
         while self.processes:
             self.processes.pop().kill()
+        reaper.kill_all(self.directory, self._groups)
 
     def pause(self) -> None:
         """SIGSTOP every process: connections stay open and nobody answers."""

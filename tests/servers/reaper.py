@@ -50,16 +50,21 @@ def unmount(point: str) -> None:
             return
 
 
-def clean(directory: Path, groups: set[int]) -> None:
-    """End what is left of one server: its mounts, its processes, its files."""
-    for point in mounts_below(directory):
-        unmount(point)
+def kill_all(directory: Path, groups: set[int]) -> None:
+    """SIGKILL whatever belongs to the server, and see it gone."""
     deadline = time.monotonic() + 10
     while (left := processes_of(directory, groups)) and time.monotonic() < deadline:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def clean(directory: Path, groups: set[int]) -> None:
+    """End what is left of one server: its mounts, its processes, its files."""
+    for point in mounts_below(directory):
+        unmount(point)
+    kill_all(directory, groups)
     if not mounts_below(directory):
         shutil.rmtree(directory, ignore_errors=True)
 
