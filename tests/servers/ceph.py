@@ -28,6 +28,9 @@ log file = {directory}/$name.log
 log to stderr = false
 crash dir = {directory}/crash
 debug ms = 0
+debug mon = 0
+debug osd = 0
+clog to monitors = false
 osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg num = 8
@@ -231,7 +234,7 @@ class Ceph(Server):
 
 
 def _key(name: str) -> tuple[str, ...]:
-    caps = ("--cap", "mon", "allow *")
+    caps: tuple[str, ...] = ("--cap", "mon", "allow *")
     if name != "mon.":
         caps += ("--cap", "osd", "allow *", "--cap", "mgr", "allow *", "--cap", "mds", "allow *")
     return ("--gen-key", "-n", name, *caps)
