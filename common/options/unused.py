@@ -1,0 +1,67 @@
+"""Options of Images API v2 and tasks: accepted, so that an existing file works, and ignored."""
+
+from typing import Final
+
+from oslo_config import cfg
+
+from common.options.area import Area
+
+V2: Final = (
+    cfg.IntOpt("image_tag_quota", default=128, help="Tags of one image."),
+    cfg.IntOpt("image_location_quota", default=10, help="Locations of one image."),
+    cfg.BoolOpt(
+        "allow_additional_image_properties",
+        default=True,
+        help="Properties outside the schema are accepted.",
+    ),
+    cfg.BoolOpt("show_image_direct_url", default=False, help="Show direct_url."),
+    cfg.BoolOpt("show_multiple_locations", default=False, help="Show locations."),
+    cfg.StrOpt(
+        "data_api",
+        default="glance.db.sqlalchemy.api",
+        help="Module for direct access to the database.",
+    ),
+)
+
+V2_API: Final = (
+    cfg.StrOpt(
+        "location_strategy",
+        default="location_order",
+        choices=["location_order", "store_type"],
+        help="Order in which several locations are tried.",
+    ),
+    cfg.ListOpt(
+        "allowed_rpc_exception_modules",
+        default=["glance.common.exception", "builtins", "exceptions"],
+        help="Modules whose exceptions may come from the v2 registry.",
+    ),
+)
+
+TASK: Final = (
+    cfg.IntOpt("task_time_to_live", default=48, help="Hours that a finished task is kept."),
+    cfg.StrOpt("task_executor", default="taskflow", help="Name of the executor."),
+    cfg.StrOpt("work_dir", help="Scratch directory."),
+)
+
+TASKFLOW: Final = (
+    cfg.StrOpt(
+        "engine_mode", default="parallel", choices=["serial", "parallel"], help="Engine mode."
+    ),
+    cfg.IntOpt("max_workers", default=10, help="Parallel activities."),
+)
+
+STORE_TYPE: Final = (
+    cfg.ListOpt(
+        "store_type_preference",
+        default=[],
+        help="Preferred order of stores, with location_strategy=store_type.",
+    ),
+)
+
+AREAS: Final = (
+    Area("DEFAULT", "ARCS", V2),
+    Area("DEFAULT", "A", V2_API),
+    Area("task", "A", TASK),
+    Area("taskflow_executor", "A", TASKFLOW),
+    Area("store_type_location_strategy", "A", STORE_TYPE),
+)
