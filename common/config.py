@@ -11,6 +11,7 @@ import glob
 import importlib.metadata
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -40,6 +41,9 @@ _OPEN_SECTIONS: Final = {area.section for area in AREAS if area.library} - {"DEF
     "oslo_messaging_notifications",
     "oslo_middleware",
 }
+
+# What plugins and stores call their secrets, in sections that others declare.
+_SECRET_NAME: Final = re.compile(r"password|passwd|secret|token$|_key$|_url$|^connection$")
 
 Options = Sequence[tuple[str, Sequence[cfg.Opt]]]
 
@@ -95,15 +99,19 @@ def for_library(conf: Configuration) -> cfg.ConfigOpts:
 
 
 def secrets(conf: Configuration) -> set[str]:
-    """The values of all options that are declared secret, as far as they are set."""
-    values = _settings(conf)
-    return {
-        value
+    """Every value in the files that is declared a secret, or whose option's name says it is."""
+    declared = {
+        name
         for section, options in conf.declared
         for option in options
         if option.secret
         for name in _names(section, option)
-        for value in values.get(name, ())
+    }
+    return {
+        value
+        for setting, values in _settings(conf).items()
+        if setting in declared or _SECRET_NAME.search(setting[1])
+        for value in values
         if value
     }
 

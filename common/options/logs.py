@@ -98,7 +98,7 @@ DROPPED: Final = (
     cfg.BoolOpt(
         "watch_log_file",
         default=False,
-        help="Open the log file anew when it has been moved away, as logrotate does.",
+        help="Accepted and ignored: a log file that has been moved away is always opened anew.",
     ),
 )
 
