@@ -22,6 +22,7 @@ class RequestContext:
     token: str | None = field(default=None, repr=False)
     service_catalog: tuple[Any, ...] | None = field(default=None, repr=False)
     authenticated: bool = True
+    remote_address: str | None = None
 
     @property
     def owner(self) -> str | None:

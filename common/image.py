@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from common.lease import Lease
+
 QUEUED: Final = "queued"
 SAVING: Final = "saving"
 ACTIVE: Final = "active"
@@ -109,9 +111,17 @@ class Change:
 
     `properties` None leaves properties alone; otherwise they are merged, or with `purge` they
     replace all that exist. `locations` None leaves locations alone.
+
+    `from_state` is the status the image must still have when the change is written; otherwise
+    nothing changes and the caller gets Conflict. `lease` begins and `end_lease` (a token) ends
+    in the same transaction; `quota` is what the lease's owner may hold, 0 for no limit.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
     properties: dict[str, str | None] | None = None
     purge: bool = False
     locations: list[Location] | None = None
+    from_state: str | None = None
+    lease: Lease | None = None
+    quota: int = 0
+    end_lease: str | None = field(default=None, repr=False)

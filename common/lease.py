@@ -21,7 +21,8 @@ class Lease:
     `token` is unguessable and is the right to renew and end the lease. `store` is the scheme of
     the store the bytes go to or leave. `worker` names host, process and process start, so that
     a restarted daemon knows its own dead. `reserved` bytes count against `owner`'s quota until
-    the lease ends. `previous` is the status to return to when a delete is refused.
+    the lease ends. `previous` is the status to return to when a delete is refused;
+    `seconds` is how long the lease lives without being renewed.
     """
 
     token: str
@@ -32,4 +33,5 @@ class Lease:
     owner: str | None = None
     reserved: int = 0
     previous: str | None = None
+    seconds: int = 30
     expires_at: datetime | None = None

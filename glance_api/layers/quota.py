@@ -1,0 +1,64 @@
+"""Limits per image and per owner.
+
+The storage quota itself is kept by the registry, which reserves bytes in the statement that
+admits an upload; this layer says how much the owner may hold (SEC-071).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common import errors
+from common.context import RequestContext
+from common.image import Change, Image
+from glance_api.layers.base import ImageLayer, ImageRepo, MemberLayer, MemberRepo, Source
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """Negative counts mean no limit; a storage of 0 bytes means no limit."""
+
+    properties: int = 128
+    members: int = 128
+    storage: int = 0
+
+
+class QuotaLayer(ImageLayer):
+    def __init__(self, inner: ImageRepo, quotas: Quotas) -> None:
+        super().__init__(inner)
+        self.quotas = quotas
+
+    def add(self, ctx: RequestContext, image: Image, source: Source) -> Image:
+        self._check_properties(image.properties, existing=0)
+        source.quota = self.quotas.storage
+        return self.inner.add(ctx, image, source)
+
+    def save(self, ctx: RequestContext, image: Image, change: Change, source: Source) -> Image:
+        if change.properties is not None:
+            kept = {} if change.purge else image.properties
+            self._check_properties({**kept, **change.properties}, len(image.properties))
+        source.quota = self.quotas.storage
+        return self.inner.save(ctx, image, change, source)
+
+    def _check_properties(self, properties: Mapping[str, str | None], existing: int) -> None:
+        # Whoever is over a lowered limit may still go down (SEC-075).
+        count = len(properties)
+        if count > existing:
+            check_count(count, self.quotas.properties, "image properties")
+
+
+class QuotaMemberLayer(MemberLayer):
+    def __init__(self, inner: MemberRepo, quotas: Quotas) -> None:
+        super().__init__(inner)
+        self.quotas = quotas
+
+    def replace(self, ctx: RequestContext, image_id: str, members: dict[str, bool | None]) -> None:
+        check_count(len(members), self.quotas.members, "image members")
+        self.inner.replace(ctx, image_id, members)
+
+
+def check_count(count: int, limit: int, what: str) -> None:
+    """Raise LimitExceeded for more than limit; a negative limit is none."""
+    if 0 <= limit < count:
+        raise errors.LimitExceeded(
+            f"The limit of {what} has been exceeded. Attempted: {count}, Maximum: {limit}"
+        )

@@ -1,0 +1,139 @@
+"""Events for whoever listens: handed to the configured drivers, never in a request's way.
+
+A broken or slow bus delays nothing: events wait in a bounded queue, and what does not fit is
+counted and dropped (REL-024).
+"""
+
+import logging
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, Protocol
+
+import orjson
+from oslo_config import cfg
+
+LOG = logging.getLogger(__name__)
+
+Priority = Literal["INFO", "ERROR"]
+
+_MAX_WAITING: Final = 10_000
+_STOP: Final = None
+
+
+class Driver(Protocol):
+    """Delivers one event; may block, and may raise."""
+
+    def __call__(self, priority: Priority, event: dict[str, Any]) -> None: ...
+
+
+class Notifier:
+    """Queues events and delivers them, in order, from one background thread."""
+
+    def __init__(
+        self, drivers: Sequence[Driver], publisher_id: str, disabled: Sequence[str] = ()
+    ) -> None:
+        self._drivers = drivers
+        self._publisher_id = publisher_id
+        self._disabled = frozenset(disabled)
+        self._waiting: queue.Queue[tuple[Priority, dict[str, Any]] | None] | None = None
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+
+    def notify(self, event_type: str, payload: Any, priority: Priority = "INFO") -> None:
+        """Queue an event, unless it or its group is in disabled_notifications (D31)."""
+        group = event_type.partition(".")[0]
+        if not self._drivers or not self._disabled.isdisjoint({event_type, group}):
+            return
+        event = {
+            "message_id": str(uuid.uuid4()),
+            "publisher_id": self._publisher_id,
+            "event_type": event_type,
+            "priority": priority,
+            "timestamp": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
+            "payload": payload,
+        }
+        try:
+            self._queue().put_nowait((priority, event))
+        except queue.Full:
+            self.dropped += 1
+            if self.dropped % 1000 == 1:
+                LOG.warning("%s notifications dropped: the bus does not take them", self.dropped)
+
+    def stop(self) -> None:
+        """Deliver what is waiting and end the thread; bounded by the caller's time limit."""
+        if self._waiting is not None and self._thread is not None:
+            self._waiting.put(_STOP)
+            self._thread.join()
+
+    def _queue(self) -> "queue.Queue[tuple[Priority, dict[str, Any]] | None]":
+        # Made on first use, so that it belongs to the worker and not to its parent.
+        if self._waiting is None:
+            self._waiting = queue.Queue(_MAX_WAITING)
+            self._thread = threading.Thread(target=self._deliver, args=(self._waiting,))
+            self._thread.daemon = True
+            self._thread.start()
+        return self._waiting
+
+    def _deliver(self, waiting: "queue.Queue[tuple[Priority, dict[str, Any]] | None]") -> None:
+        while (item := waiting.get()) is not _STOP:
+            priority, event = item
+            for driver in self._drivers:
+                try:
+                    driver(priority, event)
+                except Exception as error:
+                    # The bus's own text may name its URL, and that holds a password.
+                    LOG.warning(
+                        "notification %s was not delivered: %s",
+                        event["event_type"],
+                        type(error).__name__,
+                    )
+
+
+def log_driver(priority: Priority, event: dict[str, Any]) -> None:
+    """The `log` driver: one JSON line per event."""
+    logger = logging.getLogger(f"oslo.messaging.notification.{event['event_type']}")
+    level = logging.ERROR if priority == "ERROR" else logging.INFO
+    logger.log(level, "%s", orjson.dumps(event).decode())
+
+
+class BusDriver:
+    """`messaging`, `messagingv2` and `routing`: oslo.messaging, connected on first use."""
+
+    def __init__(self, conf: cfg.ConfigOpts, names: Sequence[str], publisher_id: str) -> None:
+        try:
+            import oslo_messaging
+        except ImportError:
+            raise ValueError(
+                "[oslo_messaging_notifications] driver: messaging needs oslo.messaging; "
+                "install the extra: pip install 'glance-v1[messaging]'"
+            ) from None
+        self._connect: Callable[[], Any] = lambda: oslo_messaging.Notifier(
+            oslo_messaging.get_notification_transport(conf),
+            publisher_id,
+            driver=list(names),
+            topics=list(conf.oslo_messaging_notifications.topics),
+            retry=3,
+        )
+        self._notifier: Any = None
+
+    def __call__(self, priority: Priority, event: dict[str, Any]) -> None:
+        if self._notifier is None:
+            self._notifier = self._connect()
+        send = self._notifier.error if priority == "ERROR" else self._notifier.info
+        send({}, event["event_type"], event["payload"])
+
+
+def notifier_from(conf: cfg.ConfigOpts) -> Notifier:
+    """The notifier that [oslo_messaging_notifications] driver asks for.
+
+    Raises ValueError naming the option where it cannot be built.
+    """
+    names = [name for name in conf.oslo_messaging_notifications.driver if name != "noop"]
+    bus = [name for name in names if name != "log"]
+    drivers: list[Driver] = [log_driver] if "log" in names else []
+    if bus:
+        drivers.append(BusDriver(conf, bus, conf.default_publisher_id))
+    return Notifier(drivers, conf.default_publisher_id, conf.disabled_notifications)

@@ -1,0 +1,121 @@
+"""What v1 asks of metadata before anything is looked up or stored (images-v1.md sections 8, 11)."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from common import errors
+from common.image import ACTIVE, QUEUED, Change, Image
+from common.query import is_uuid_like
+from glance_api.layers.base import Source
+from glance_api.v1.headers import Meta
+
+_AMAZON: Final = frozenset({"aki", "ari", "ami"})
+_MAX_NAME: Final = 255
+_MAX_CHECKSUM: Final = 32
+_MAX_ID: Final = 36
+_MAX_INT32: Final = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Formats:
+    """The configured disk and container formats."""
+
+    disk: frozenset[str]
+    container: frozenset[str]
+
+
+def check_fields(fields: dict[str, Any], formats: Formats) -> None:
+    """Check, and complete by the Amazon rule, what a POST or PUT sent. Raises Invalid."""
+    _check_format(fields, "disk_format", formats.disk)
+    _check_format(fields, "container_format", formats.container)
+    apply_amazon_rule(fields)
+    name = fields.get("name")
+    if name is not None and len(name) > _MAX_NAME:
+        raise errors.Invalid(f"Invalid value for name: longer than {_MAX_NAME} characters.")
+    checksum = fields.get("checksum")
+    if checksum is not None and len(checksum) > _MAX_CHECKSUM:
+        raise errors.Invalid(f"Invalid checksum: longer than {_MAX_CHECKSUM} characters.")
+
+
+def check_ranges(fields: Mapping[str, Any]) -> None:
+    for name in ("min_disk", "min_ram"):
+        if fields.get(name, 0) > _MAX_INT32:
+            raise errors.Invalid(f"Invalid value for {name}: value out of range.")
+
+
+def _check_format(fields: Mapping[str, Any], name: str, allowed: frozenset[str]) -> None:
+    if name in fields and fields[name] not in allowed:
+        raise errors.Invalid(f"Invalid {name.replace('_', ' ')} {fields[name]!r} for image.")
+
+
+def apply_amazon_rule(fields: dict[str, Any]) -> None:
+    """An Amazon format given for one of the two formats is the other one too (section 8.1)."""
+    disk, container = fields.get("disk_format"), fields.get("container_format")
+    if disk in _AMAZON or container in _AMAZON:
+        fields["disk_format"] = disk = disk or container
+        fields["container_format"] = container = container or disk
+        if disk != container:
+            raise errors.Invalid(
+                "Invalid mix of disk and container formats. When setting a disk or container "
+                "format to one of 'aki', 'ari', or 'ami', the container and disk formats must "
+                "match."
+            )
+
+
+def check_size_cap(meta: Meta, source: Source, cap: int) -> None:
+    """The declared length, else the size header, must be within image_size_cap."""
+    declared = source.body_size or meta.fields.get("size") or 0
+    if declared > cap:
+        raise errors.Invalid(f"Denying attempt to upload image larger than {cap} bytes.")
+
+
+def check_single_source(source: Source) -> None:
+    given = (source.body is not None, source.copy_from is not None, source.location is not None)
+    if sum(given) > 1:
+        raise errors.Invalid("Only one of a body, copy-from and a location may be given.")
+
+
+def check_formats_set(fields: Mapping[str, Any]) -> None:
+    """Bytes can be interpreted only with both formats known."""
+    if not fields.get("disk_format"):
+        raise errors.Invalid("Disk format is not specified.")
+    if not fields.get("container_format"):
+        raise errors.Invalid("Container format is not specified.")
+
+
+def new_image(meta: Meta, source: Source) -> Image:
+    """The record a POST asks for."""
+    fields = dict(meta.fields)
+    image_id = fields.pop("id", None)
+    if image_id is None:
+        image_id = str(uuid.uuid4())
+    elif len(image_id) > _MAX_ID or not is_uuid_like(image_id) or not image_id.isascii():
+        raise errors.Invalid("Invalid value for id: must be a UUID.")
+    for name in ("status", "created_at", "updated_at"):
+        fields.pop(name, None)
+    # v1 takes a declared size of zero as complete: there is nothing to upload. With a source
+    # the bytes are still to come (D06).
+    empty = fields.get("size") == 0 and not source.brings_data
+    fields.setdefault("size", 0)
+    return Image(
+        id=image_id,
+        status=ACTIVE if empty else QUEUED,
+        properties=dict(meta.properties),
+        **fields,
+    )
+
+
+def requested_change(meta: Meta, source: Source) -> Change:
+    """What a PUT asks to change. A request with a body never purges (section 11.3)."""
+    fields = {
+        name: value
+        for name, value in meta.fields.items()
+        if name not in ("created_at", "updated_at")
+    }
+    return Change(
+        fields=fields,
+        properties=dict(meta.properties),
+        purge=meta.purge and source.body is None,
+    )
