@@ -1,5 +1,7 @@
 """Packaging: four packages, their programs and the drivers as entry points."""
 
+from glob import glob
+
 from setuptools import find_packages, setup
 
 EXTRAS = {
@@ -22,7 +24,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["common*", "glance_api*", "glance_registry*", "glance_store*"]),
     package_data={"glance_registry.db": ["migrations/*.mako", "migrations/versions/*.py"]},
-    data_files=[],
+    data_files=[("etc/glance", sorted(glob("etc/*")))],
     install_requires=[
         "alembic>=1.13",
         "cryptography>=42",

@@ -98,6 +98,18 @@ def for_library(conf: Configuration) -> cfg.ConfigOpts:
     return fresh
 
 
+def settings(conf: Configuration) -> dict[tuple[str, str], list[str]]:
+    """What the files say, as text: all values of each (section, name), later files last."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for file in conf.files:
+        sections: dict[str, dict[str, list[str]]] = {}
+        cfg.ConfigParser(file, sections).parse()
+        for section, values in sections.items():
+            for name, value in values.items():
+                found.setdefault((_normal(section), name), []).extend(value)
+    return found
+
+
 def secrets(conf: Configuration) -> set[str]:
     """Every value in the files that is declared a secret, or whose option's name says it is."""
     declared = {
@@ -109,7 +121,7 @@ def secrets(conf: Configuration) -> set[str]:
     }
     return {
         value
-        for setting, values in _settings(conf).items()
+        for setting, values in settings(conf).items()
         if setting in declared or _SECRET_NAME.search(setting[1])
         for value in values
         if value
@@ -124,13 +136,13 @@ def report(conf: Configuration) -> None:
             current, *former = _names(section, option)
             known.update((current, *former))
             deprecated.update((current, *former) if option.deprecated_for_removal else former)
-    settings = _settings(conf).keys()
-    unknown = {setting for setting in settings - known if not _is_open(conf, setting[0])}
+    found = settings(conf).keys()
+    unknown = {setting for setting in found - known if not _is_open(conf, setting[0])}
     if unknown:
         LOG.warning("The configuration files hold unknown options: %s", _listed(unknown))
-    if settings & deprecated:
+    if found & deprecated:
         LOG.warning(
-            "The configuration files hold deprecated options: %s", _listed(settings & deprecated)
+            "The configuration files hold deprecated options: %s", _listed(found & deprecated)
         )
 
 
@@ -242,18 +254,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
-
-
-def _settings(conf: Configuration) -> dict[tuple[str, str], list[str]]:
-    """What the files set: all values of each (section, name)."""
-    settings: dict[tuple[str, str], list[str]] = {}
-    for file in conf.files:
-        sections: dict[str, dict[str, list[str]]] = {}
-        cfg.ConfigParser(file, sections).parse()
-        for section, values in sections.items():
-            for name, value in values.items():
-                settings.setdefault((_normal(section), name), []).extend(value)
-    return settings
 
 
 def _names(section: str, option: cfg.Opt) -> list[tuple[str, str]]:

@@ -1,0 +1,83 @@
+"""Keystone's token filter, with our options and with those of an older configuration file."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from common.config import Configuration, ConfigurationError, for_library, settings
+from common.wsgi.faults import Application
+from common.wsgi.paste import configuration
+
+_SECTION: Final = "keystone_authtoken"
+
+# Names that keystonemiddleware understood in Mitaka and has dropped since.
+_RENAMED: Final = {
+    "auth_uri": "www_authenticate_uri",
+    "auth_plugin": "auth_type",
+    "admin_user": "username",
+    "admin_password": "password",
+    "admin_tenant_name": "project_name",
+}
+_OLDER: Final = {*_RENAMED, "identity_uri", "auth_host", "auth_port", "auth_protocol"}
+_DEFAULT_DOMAINS: Final = {"user_domain_id": "default", "project_domain_id": "default"}
+
+
+def filter_factory(
+    global_conf: Mapping[str, str], **local_conf: str
+) -> Callable[[Application], Application]:
+    """paste.deploy's factory; options in the paste file win over those in [keystone_authtoken]."""
+    try:
+        auth_token = importlib.import_module("keystonemiddleware.auth_token")
+        loading = importlib.import_module("keystoneauth1.loading")
+    except ImportError as error:
+        raise ConfigurationError(
+            "The keystone flavors need keystonemiddleware: install the extra glance-v1[keystone]"
+        ) from error
+    conf = configuration()
+    library = for_library(conf)
+    for section, options in auth_token.list_opts():
+        library.register_opts(options, section)
+    translated = older_options({**_file_options(conf), **local_conf})
+    if "username" in translated:
+        library.register_opts(loading.get_auth_plugin_conf_options("password"), _SECTION)
+    for name, value in translated.items():
+        library.set_override(name, value, _SECTION)
+    own = {name: value for name, value in local_conf.items() if name not in _OLDER}
+    factory: Callable[[Application], Application] = auth_token.filter_factory(
+        {}, oslo_config_config=library, **own
+    )
+    return factory
+
+
+def older_options(options: Mapping[str, str]) -> dict[str, str]:
+    """Today's names and values for the options that only an older keystonemiddleware knows."""
+    found = {
+        new: options[old] for old, new in _RENAMED.items() if old in options and new not in options
+    }
+    if "auth_type" in options or "auth_type" in found or "username" not in found:
+        # The administrator's options were used only without a plugin.
+        return {
+            name: found[name] for name in ("www_authenticate_uri", "auth_type") if name in found
+        }
+    return {
+        **_DEFAULT_DOMAINS,
+        **found,
+        "auth_type": "password",
+        "auth_url": _identity_url(options),
+    }
+
+
+def _identity_url(options: Mapping[str, str]) -> str:
+    if "identity_uri" in options:
+        return options["identity_uri"]
+    scheme = options.get("auth_protocol", "https")
+    host = options.get("auth_host", "127.0.0.1")
+    return f"{scheme}://{host}:{options.get('auth_port', '35357')}"
+
+
+def _file_options(conf: Configuration) -> dict[str, str]:
+    return {
+        name: values[-1]
+        for (section, name), values in settings(conf).items()
+        if section == _SECTION
+    }
