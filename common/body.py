@@ -54,19 +54,23 @@ class Body(abc.ABC):
 
 
 class FileBody(Body):
-    """A range of an open file; the edge may send it without copying instead of iterating."""
+    """A range of an open file; the edge may send it without copying instead of iterating.
+
+    Iteration yields at most `chunk` bytes at a time.
+    """
 
     length: int
 
-    def __init__(self, file: BinaryIO, offset: int, length: int) -> None:
+    def __init__(self, file: BinaryIO, offset: int, length: int, chunk: int = CHUNK) -> None:
         super().__init__(length)
+        self.chunk = chunk
         self.file = file
         self.offset = offset
 
     def chunks(self) -> Iterator[bytes]:
         position, end = self.offset, self.offset + self.length
         while position < end:
-            chunk = offload(os.pread, self.file.fileno(), min(CHUNK, end - position), position)
+            chunk = offload(os.pread, self.file.fileno(), min(self.chunk, end - position), position)
             if not chunk:
                 return
             position += len(chunk)

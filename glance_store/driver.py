@@ -81,7 +81,7 @@ class Store(abc.ABC):
     def get(
         self, ctx: RequestContext, url: str, offset: int = 0, length: int | None = None
     ) -> Body:
-        """Open stored bytes, from offset, at most length of them.
+        """Open stored bytes, from offset, at most length of them; past their end there are none.
 
         Raises NotFound, BackendUnavailable or BadLocation here, not while iterating.
         """
