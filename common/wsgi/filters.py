@@ -15,11 +15,17 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 import webob
+from oslo_middleware import cors, http_proxy_to_wsgi
 
 from common import errors, log
+from common.config import Configuration, ConfigurationError, for_library
 from common.context import RequestContext
+from common.policy import enforcer_from
 from common.wsgi.faults import Application, StartResponse
+from common.wsgi.paste import configuration
 from common.wsgi.resource import CONTEXT
+
+FilterFactory = Callable[[Application], Application]
 
 REQUEST_ID_HEADER: Final = "x-openstack-request-id"
 
@@ -198,13 +204,13 @@ class HealthcheckFilter:
 class CorsFilter:
     """oslo.middleware's CORS, called only for requests it has something to say to."""
 
-    def __init__(self, app: Application, cors: Application) -> None:
+    def __init__(self, app: Application, handler: Application) -> None:
         self.app = app
-        self.cors = cors
+        self.handler = handler
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "OPTIONS" or "HTTP_ORIGIN" in environ:
-            return self.cors(environ, start_response)
+            return self.handler(environ, start_response)
         return self.app(environ, start_response)
 
 
@@ -223,4 +229,63 @@ class GzipFilter:
         return answer
 
 
-FilterFactory = Callable[[Application], Application]
+def context_settings(conf: Configuration) -> ContextSettings:
+    return ContextSettings(
+        owner_is_tenant=conf.owner_is_tenant,
+        admin_role=conf.admin_role,
+        allow_anonymous_access=conf.allow_anonymous_access,
+        max_request_id_length=conf.max_request_id_length,
+        decode_header_values=conf.decode_header_values,
+    )
+
+
+def context_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
+    conf = configuration()
+    settings, admin = context_settings(conf), enforcer_from(conf)
+    return lambda app: ContextFilter(app, settings, admin)
+
+
+def unauthenticated_context_factory(
+    global_conf: Mapping[str, str], **local_conf: str
+) -> FilterFactory:
+    conf = configuration()
+    settings, admin = context_settings(conf), enforcer_from(conf)
+    return lambda app: UnauthenticatedContextFilter(app, settings, admin)
+
+
+def healthcheck_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
+    """Option `disable_by_file_path` of the paste file."""
+    path = local_conf.get("disable_by_file_path")
+    return lambda app: HealthcheckFilter(app, path)
+
+
+def cors_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
+    conf = configuration()
+    return lambda app: CorsFilter(app, cors.CORS(app, conf))
+
+
+def gzip_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
+    return GzipFilter
+
+
+def http_proxy_to_wsgi_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
+    """[oslo_middleware] enable_proxy_headers_parsing: believe what a proxy in front says."""
+    conf = for_library(configuration())
+    return lambda app: http_proxy_to_wsgi.HTTPProxyToWSGI(app, {"oslo_config_config": conf})
+
+
+def osprofiler_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
+    """osprofiler's filter where [profiler] enabled; otherwise nothing at all."""
+    options = configuration().profiler
+    if not options.enabled:
+        return lambda app: app
+    if "SECRET_KEY" in options.hmac_keys.split(","):
+        raise ConfigurationError("[profiler] hmac_keys: the public default must be changed (M06)")
+    try:
+        from osprofiler import web
+    except ImportError:
+        raise ConfigurationError("[profiler] enabled: osprofiler is not installed") from None
+    factory: FilterFactory = web.WsgiMiddleware.factory(
+        dict(global_conf), enabled="yes", hmac_keys=options.hmac_keys
+    )
+    return factory

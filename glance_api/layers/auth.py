@@ -45,14 +45,14 @@ class AuthLayer(ImageLayer):
             change.fields.pop("owner", None)
         return self.inner.save(ctx, image, change, source)
 
-    def remove(self, ctx: RequestContext, image: Image) -> None:
+    def remove(self, ctx: RequestContext, image: Image) -> Image:
         if image.protected:
             raise errors.Forbidden("Image is protected. Forbidden to delete image.")
         if image.status == PENDING_DELETE:
             raise errors.Forbidden("Forbidden to delete a pending_delete image.")
         if image.status == DELETED:
             raise errors.NotFound(f"Image {image.id} not found.")
-        self.inner.remove(ctx, image)
+        return self.inner.remove(ctx, image)
 
     def _check_frozen(self, ctx: RequestContext, image: Image, change: Change) -> None:
         """Size and checksum are settled with the bytes (SEC-006), status and id are the

@@ -99,8 +99,11 @@ class ImageRepo(Protocol):
     ) -> Body:
         """Open the image's bytes. Raises NotFound for an image that has none."""
 
-    def remove(self, ctx: RequestContext, image: Image) -> None:
-        """Delete: permission first, then bytes, then the record."""
+    def remove(self, ctx: RequestContext, image: Image) -> Image:
+        """Delete: permission first, then bytes, then the record.
+
+        Returns the image with the status it has now, `deleted` or `pending_delete`.
+        """
 
 
 class ImageLayer:
@@ -138,8 +141,8 @@ class ImageLayer:
     ) -> Body:
         return self.inner.download(ctx, image, offset, length)
 
-    def remove(self, ctx: RequestContext, image: Image) -> None:
-        self.inner.remove(ctx, image)
+    def remove(self, ctx: RequestContext, image: Image) -> Image:
+        return self.inner.remove(ctx, image)
 
 
 class MemberRepo(Protocol):

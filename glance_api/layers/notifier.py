@@ -56,10 +56,11 @@ class NotifierLayer(ImageLayer):
         body.when_closed(lambda sent: self._notify_sent(ctx, image, sent.bytes_sent, expected))
         return body
 
-    def remove(self, ctx: RequestContext, image: Image) -> None:
-        self.inner.remove(ctx, image)
+    def remove(self, ctx: RequestContext, image: Image) -> Image:
+        removed = self.inner.remove(ctx, image)
         # As after the status change and before the record is marked (section 7).
-        self._notify("image.delete", replace(image, deleted=False, deleted_at=None))
+        self._notify("image.delete", replace(removed, deleted=False, deleted_at=None))
+        return removed
 
     def _notify(self, event: str, image: Image) -> None:
         self.notifier.notify(event, image_fields(image))

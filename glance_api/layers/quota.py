@@ -51,6 +51,14 @@ class QuotaMemberLayer(MemberLayer):
         super().__init__(inner)
         self.quotas = quotas
 
+    def add(self, ctx: RequestContext, image_id: str, member: str, can_share: bool | None) -> None:
+        if self.quotas.members >= 0:
+            # Whoever is a member already does not count twice (D17). The registry counts those
+            # that the caller cannot see (D45).
+            members = {each.member for each in self.inner.list(ctx, image_id)} | {member}
+            check_count(len(members), self.quotas.members, "image members")
+        self.inner.add(ctx, image_id, member, can_share)
+
     def replace(self, ctx: RequestContext, image_id: str, members: dict[str, bool | None]) -> None:
         check_count(len(members), self.quotas.members, "image members")
         self.inner.replace(ctx, image_id, members)

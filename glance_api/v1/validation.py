@@ -71,20 +71,6 @@ def check_size_cap(meta: Meta, source: Source, cap: int) -> None:
         raise errors.Invalid(f"Denying attempt to upload image larger than {cap} bytes.")
 
 
-def check_single_source(source: Source) -> None:
-    given = (source.body is not None, source.copy_from is not None, source.location is not None)
-    if sum(given) > 1:
-        raise errors.Invalid("Only one of a body, copy-from and a location may be given.")
-
-
-def check_formats_set(fields: Mapping[str, Any]) -> None:
-    """Bytes can be interpreted only with both formats known."""
-    if not fields.get("disk_format"):
-        raise errors.Invalid("Disk format is not specified.")
-    if not fields.get("container_format"):
-        raise errors.Invalid("Container format is not specified.")
-
-
 def new_image(meta: Meta, source: Source) -> Image:
     """The record a POST asks for."""
     fields = dict(meta.fields)
