@@ -59,7 +59,15 @@ AREAS: Final = (
     _area(
         "keystone_authtoken",
         "AR",
-        ("auth_uri", "string", None, "Public Keystone URL put into WWW-Authenticate."),
+        ("auth_type", "string", None, "How the filter proves who it is, usually password."),
+        ("auth_url", "string", None, "With auth_type=password: Keystone's URL."),
+        ("username", "string", None, "With auth_type=password: the service's user."),
+        ("password", "string", None, "With auth_type=password: its password."),
+        ("project_name", "string", None, "With auth_type=password: its project, service."),
+        ("user_domain_name", "string", None, "With auth_type=password: the user's domain."),
+        ("project_domain_name", "string", None, "With auth_type=password: the project's domain."),
+        ("www_authenticate_uri", "string", None, "Public Keystone URL, put into WWW-Authenticate."),
+        ("auth_uri", "string", None, "Former name of www_authenticate_uri."),
         ("auth_version", "string", None, "Keystone API version; unset = negotiate."),
         (
             "delay_auth_decision",
@@ -102,7 +110,6 @@ AREAS: Final = (
             "Check cached PKI tokens against the revocation list.",
         ),
         ("hash_algorithms", "list", ["md5"], "Hashes for PKI tokens."),
-        ("auth_type", "string", None, "Credential plugin the filter uses (old auth_plugin)."),
         ("auth_section", "string", None, "Section holding its options."),
     ),
     _area(

@@ -96,7 +96,7 @@ DROPPED: Final = (
         help="Log from level INFO; false: from WARNING.",
     ),
     cfg.BoolOpt(
-        "watch_log_file",
+        "watch-log-file",
         default=False,
         help="Accepted and ignored: a log file that has been moved away is always opened anew.",
     ),

@@ -153,7 +153,7 @@ REGISTRY_KEY: Final = (
         help="A text of your choice, the same in glance-api.conf, glance-registry.conf and "
         "glance-scrubber.conf. When the registry has one, it answers only callers that present "
         "it; without one, anybody who can connect to a registry whose flavor is empty or "
-        "trusted-auth can read and change every image. Make one with: openssl rand -hex 32",
+        "trusted-auth can read and change every image. 'openssl rand -hex 32' makes a good one.",
     ),
 )
 
