@@ -1,0 +1,112 @@
+"""Rows of the image tables as the domain's values, and the few reads that everything shares."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from common.image import CORE_FIELDS, DELETED, Image, Location
+from glance_registry.db.models import image_locations, image_members, image_properties, images
+
+# In the order of Image's own fields, so that a row is its argument list.
+IMAGE_COLUMNS: Final = tuple(images.c[name] for name in CORE_FIELDS)
+
+_IMAGE: Final = sa.select(*IMAGE_COLUMNS).where(images.c.id == sa.bindparam("image_id"))
+_IMAGE_FOR_UPDATE: Final = _IMAGE.with_for_update()
+
+_PROPERTIES: Final = sa.select(image_properties.c.name, image_properties.c.value).where(
+    image_properties.c.image_id == sa.bindparam("image_id"),
+    image_properties.c.deleted == sa.false(),
+)
+_PROPERTIES_OF: Final = sa.select(
+    image_properties.c.image_id, image_properties.c.name, image_properties.c.value
+).where(
+    image_properties.c.image_id.in_(sa.bindparam("image_ids", expanding=True)),
+    image_properties.c.deleted == sa.false(),
+)
+
+LOCATION_COLUMNS: Final = (
+    image_locations.c.value,
+    image_locations.c.meta_data,
+    image_locations.c.status,
+    image_locations.c.id,
+)
+_LIVE_LOCATIONS: Final = (
+    sa.select(*LOCATION_COLUMNS)
+    .where(
+        image_locations.c.image_id == sa.bindparam("image_id"),
+        image_locations.c.deleted == sa.false(),
+    )
+    .order_by(image_locations.c.id)
+)
+_LOCATIONS_OF: Final = (
+    sa.select(image_locations.c.image_id, image_locations.c.deleted, *LOCATION_COLUMNS)
+    .where(image_locations.c.image_id.in_(sa.bindparam("image_ids", expanding=True)))
+    .order_by(image_locations.c.id)
+)
+_LIVE_LOCATIONS_OF: Final = _LOCATIONS_OF.where(image_locations.c.deleted == sa.false())
+
+_IS_MEMBER: Final = (
+    sa.select(image_members.c.id)
+    .where(
+        image_members.c.image_id == sa.bindparam("image_id"),
+        image_members.c.member == sa.bindparam("member"),
+        image_members.c.deleted == sa.false(),
+    )
+    .limit(1)
+)
+
+
+def image_row(connection: Connection, image_id: str, *, lock: bool = False) -> Image | None:
+    """The image without properties and locations; with lock, nobody else changes it until the
+    transaction ends.
+    """
+    statement = _IMAGE_FOR_UPDATE if lock else _IMAGE
+    row = connection.execute(statement, {"image_id": image_id}).first()
+    # Ids are compared byte for byte; MySQL also finds them with blanks at the end.
+    return None if row is None or row.id != image_id else Image(*row)
+
+
+def is_member(connection: Connection, image_id: str, member: str) -> bool:
+    parameters = {"image_id": image_id, "member": member}
+    return connection.execute(_IS_MEMBER, parameters).first() is not None
+
+
+def load_properties(connection: Connection, image_id: str) -> dict[str, str | None]:
+    rows = connection.execute(_PROPERTIES, {"image_id": image_id})
+    return {row.name: row.value for row in rows}
+
+
+def load_live_locations(connection: Connection, image_id: str) -> list[Location]:
+    rows = connection.execute(_LIVE_LOCATIONS, {"image_id": image_id})
+    return [location_from(row) for row in rows]
+
+
+def attach_details(connection: Connection, page: Sequence[Image], *, removed: bool) -> None:
+    """Fill in properties and locations of a page, in two statements whatever its length.
+
+    removed: a deleted image shows its removed locations too (registry-v1.md section 3).
+    """
+    if not page:
+        return
+    by_id = {image.id: image for image in page}
+    ids = {"image_ids": list(by_id)}
+    for image_id, name, value in connection.execute(_PROPERTIES_OF, ids):
+        by_id[image_id].properties[name] = value
+    statement = _LOCATIONS_OF if removed else _LIVE_LOCATIONS_OF
+    for image_id, gone, *columns in connection.execute(statement, ids):
+        image = by_id[image_id]
+        if not gone or image.deleted:
+            image.locations.append(location_from(columns))
+
+
+def location_from(columns: Iterable[Any]) -> Location:
+    url, metadata, status, location_id = columns
+    return Location(url, orjson.loads(metadata) if metadata else {}, status, location_id)
+
+
+def is_stored(location: Location) -> bool:
+    """Whether the location's bytes still exist, as far as the registry knows."""
+    return location.status != DELETED
