@@ -14,8 +14,9 @@ from types import SimpleNamespace
 
 def _errors(*names):
     """A module's error classes, by name; the numbered ones carry `errno`."""
+    error = type("Error", (Exception,), {})
 
-    class Numbered(error := type("Error", (Exception,), {})):
+    class Numbered(error):
         errno = None
 
         def __init__(self, message, number=None):
