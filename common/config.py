@@ -205,9 +205,9 @@ def _parse(conf: Configuration, program: str, argv: Sequence[str]) -> None:
     except cfg.Error as error:
         raise ConfigurationError(str(error)) from error
     except SystemExit as error:
-        # A file's value for an option of the command line; oslo.config has printed which.
+        # A value that is not of its option's type; oslo.config has printed which.
         if error.code == 1:
-            raise ConfigurationError("A configuration file has an invalid value") from error
+            raise ConfigurationError("An option has an invalid value") from error
         raise
     except UnicodeDecodeError as error:
         raise ConfigurationError("A configuration file is not UTF-8 text") from error
