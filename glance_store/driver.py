@@ -18,6 +18,7 @@ from common.body import Body
 from common.context import RequestContext
 from common.upload import Upload
 from glance_store.errors import AddDisabled, DeleteUnsupported
+from glance_store.outbound import Outbound
 
 
 class Capability(enum.Flag):
@@ -55,11 +56,16 @@ class Store(abc.ABC):
     schemes: ClassVar[tuple[str, ...]]
     capabilities: ClassVar[Capability] = Capability.READ | Capability.WRITE | Capability.DELETE
 
-    # Whether a URL with one of `schemes` may come from a caller, as a location or a copy-from.
+    # Whether a URL with one of `schemes` may come from a caller, as a location or a copy-from,
+    # and which of them may not although the others may.
     accepts_external: ClassVar[bool] = True
+    internal_schemes: ClassVar[tuple[str, ...]] = ()
 
     # Registered under [glance_store] when the driver is enabled.
     options: ClassVar[Sequence[cfg.Opt]] = ()
+
+    # A driver that connects to a host which a URL names asks this first; set by the loader.
+    outbound: Outbound = Outbound()
 
     def __init__(self, conf: Mapping[str, Any]) -> None:
         """Read options by name; must not connect.
@@ -105,6 +111,14 @@ class Store(abc.ABC):
     def validate(self, url: str) -> None:
         """Raise BadLocation unless url is well formed for this driver. Must not connect."""
         return None
+
+    def validate_external(self, url: str) -> None:
+        """Raise BadLocation unless a caller may name url as a location or a copy-from.
+
+        A URL that would be read with the store's own credentials is the service's alone: with
+        it a caller could read anybody's bytes. Must not connect.
+        """
+        self.validate(url)
 
     def set_acls(
         self,

@@ -1,12 +1,16 @@
 """The drivers that need no server, bound to the contract's suite."""
 
+import ipaddress
 import os
 
 import pytest
 
 from glance_store.drivers.filesystem import FilesystemStore
+from glance_store.drivers.http import HttpStore
 from glance_store.drivers.memory import MemoryStore
-from glance_store.testing import StoreConformance
+from glance_store.outbound import Outbound, OutboundRules
+from glance_store.testing import ReadConformance, StoreConformance
+from tests.conformance.web import Page, Web
 
 
 class TestMemory(StoreConformance):
@@ -64,3 +68,62 @@ class Renamed:
 
     def __exit__(self, *_):
         self.away.rename(self.path)
+
+
+def http_store():
+    """As the loader would make one, but allowed to reach this host."""
+    store = HttpStore({})
+    networks = (ipaddress.ip_network("127.0.0.1/32"),)
+    store.outbound = Outbound(OutboundRules(allowed_networks=networks, retries=1))
+    return store
+
+
+class TestHttp(ReadConformance):
+    chunk = 64 * 1024
+    malformed = (
+        "http:",
+        "http://",
+        "https://",
+        "http:///path",
+        "http://host:port/path",
+        "http://host:0/path",
+        "http://[::1/path",
+        "http://host\\@other/long-enough-to-see",
+        "http://host /long-enough-to-see",
+    )
+
+    @pytest.fixture
+    def web(self):
+        with Web() as web:
+            yield web
+
+    @pytest.fixture
+    def store(self, web):
+        self.web = web
+        return http_store()
+
+    def page(self, content):
+        return Page(content)
+
+    def put(self, store, ctx, content):
+        path = f"/images/{len(self.web.pages)}/content-of-an-image"
+        self.web.pages[path] = self.page(content)
+        return self.web.url(path)
+
+    def missing_url(self, store, ctx):
+        return self.web.url("/images/nothing-is-here")
+
+    def broken(self, store):
+        return self.web.stopped()
+
+
+class TestHttpWithoutRanges(TestHttp):
+    def page(self, content):
+        return Page(content, ranges=False, head_status=405)
+
+
+class TestHttpWithoutLengths(TestHttp):
+    knows_sizes = False
+
+    def page(self, content):
+        return Page(content, ranges=False, tells_length=False)
