@@ -23,6 +23,7 @@ class RequestContext:
     service_catalog: tuple[Any, ...] | None = field(default=None, repr=False)
     authenticated: bool = True
     remote_address: str | None = None
+    is_service: bool = False  # the API itself, working for no caller
 
     @property
     def owner(self) -> str | None:

@@ -102,7 +102,9 @@ def log_driver(priority: Priority, event: dict[str, Any]) -> None:
 class BusDriver:
     """`messaging`, `messagingv2` and `routing`: oslo.messaging, connected on first use."""
 
-    def __init__(self, conf: cfg.ConfigOpts, names: Sequence[str], publisher_id: str) -> None:
+    def __init__(
+        self, library_conf: Callable[[], cfg.ConfigOpts], names: Sequence[str], publisher_id: str
+    ) -> None:
         try:
             import oslo_messaging
         except ImportError:
@@ -110,13 +112,20 @@ class BusDriver:
                 "[oslo_messaging_notifications] driver: messaging needs oslo.messaging; "
                 "install the extra: pip install 'glance-v1[messaging]'"
             ) from None
-        self._connect: Callable[[], Any] = lambda: oslo_messaging.Notifier(
-            oslo_messaging.get_notification_transport(conf),
-            publisher_id,
-            driver=list(names),
-            topics=list(conf.oslo_messaging_notifications.topics),
-            retry=3,
-        )
+
+        def connect() -> Any:
+            conf = library_conf()
+            transport = oslo_messaging.get_notification_transport(conf)
+            oslo_messaging.set_transport_defaults("glance")
+            return oslo_messaging.Notifier(
+                transport,
+                publisher_id,
+                driver=list(names),
+                topics=list(conf.oslo_messaging_notifications.topics),
+                retry=3,
+            )
+
+        self._connect = connect
         self._notifier: Any = None
 
     def __call__(self, priority: Priority, event: dict[str, Any]) -> None:
@@ -126,14 +135,15 @@ class BusDriver:
         send({}, event["event_type"], event["payload"])
 
 
-def notifier_from(conf: cfg.ConfigOpts) -> Notifier:
+def notifier_from(conf: cfg.ConfigOpts, library_conf: Callable[[], cfg.ConfigOpts]) -> Notifier:
     """The notifier that [oslo_messaging_notifications] driver asks for.
 
-    Raises ValueError naming the option where it cannot be built.
+    library_conf makes a configuration in which oslo.messaging may register its options. Raises
+    ValueError naming the option where it cannot be built.
     """
     names = [name for name in conf.oslo_messaging_notifications.driver if name != "noop"]
     bus = [name for name in names if name != "log"]
     drivers: list[Driver] = [log_driver] if "log" in names else []
     if bus:
-        drivers.append(BusDriver(conf, bus, conf.default_publisher_id))
+        drivers.append(BusDriver(library_conf, bus, conf.default_publisher_id))
     return Notifier(drivers, conf.default_publisher_id, conf.disabled_notifications)

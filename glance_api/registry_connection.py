@@ -5,7 +5,6 @@ from a fixed peer, and every API request makes one (measured: 90 against 380 mic
 """
 
 import http.client
-import select
 import socket
 import ssl
 import threading
@@ -109,8 +108,17 @@ class ConnectionPool:
 
 def _is_usable(connection: http.client.HTTPConnection) -> bool:
     """An idle connection with something to read was closed by the registry meanwhile."""
-    if connection.sock is None:
+    sock = connection.sock
+    if sock is None or isinstance(sock, ssl.SSLSocket):
+        return sock is not None  # TLS cannot be peeked into
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
         return False
-    poll = select.poll()
-    poll.register(connection.sock, select.POLLIN)
-    return not poll.poll(0)
+    finally:
+        sock.settimeout(timeout)
+    return False

@@ -45,7 +45,7 @@ class SourceChecks:
             raise errors.Invalid("Only one of a body, copy-from and a location may be given.")
         url = source.location or source.copy_from
         if url:
-            self.stores.for_url(url).validate(url)
+            self.stores.for_url(url).validate_external(url)
         if source.body is not None or source.location:
             _check_formats(image)
         if url and (source.location or source.size is None):
@@ -55,7 +55,7 @@ class SourceChecks:
 
     def _remote_size(self, ctx: RequestContext, url: str) -> int | None:
         try:
-            size = self.stores.for_url(url).size(ctx, url)
+            size = self.stores.external_size(ctx, url)
         except errors.ServiceUnavailable:
             # One answer for every way of not being there: no oracle for ports (SEC-044).
             raise errors.Invalid("The source cannot be read.") from None

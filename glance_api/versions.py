@@ -1,13 +1,15 @@
 """Which versions of the API there are, and which one a request is for (images-v1.md section 1)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
 import webob
 
+from common.config import Configuration
 from common.wsgi.faults import Application, StartResponse
+from common.wsgi.paste import configuration
+from common.wsgi.resource import json_response
 
 _MEDIA_TYPE: Final = "application/vnd.openstack.images-"
 
@@ -51,12 +53,7 @@ class VersionsApp:
             for version in self._versions
             for each in version.ids
         ]
-        response = webob.Response(
-            orjson.dumps({"versions": entries}),
-            status,
-            content_type="application/json",
-            charset="UTF-8",
-        )
+        response = json_response({"versions": entries}, status)
         document: Iterable[bytes] = response(environ, start_response)
         return document
 
@@ -86,6 +83,23 @@ class VersionNegotiationFilter:
             return _redirect(environ, start_response, f"{prefix}/")
         environ["PATH_INFO"] = prefix + _single_slash(rest)
         return self.app(environ, start_response)
+
+
+def enabled_versions(conf: Configuration) -> Sequence[Version]:
+    """What is served here; a configured v2 would find nothing behind it (decision 2)."""
+    return (V1,) if conf.enable_v1_api else ()
+
+
+def versions_app(conf: Configuration) -> VersionsApp:
+    return VersionsApp(enabled_versions(conf), conf.public_endpoint)
+
+
+def version_negotiation_factory(
+    global_conf: Mapping[str, str], **local_conf: str
+) -> Callable[[Application], Application]:
+    conf = configuration()
+    versions, document = enabled_versions(conf), versions_app(conf)
+    return lambda app: VersionNegotiationFilter(app, versions, document)
 
 
 def _first_segment(path: str) -> tuple[str, str]:

@@ -33,13 +33,13 @@ _SECRETS: Final = frozenset(
 )
 
 
-def _area(section: str, files: str, *rows: tuple[str, str, Any, str]) -> Area:
+def _area(section: str, files: str, *rows: tuple[str, str, Any, str], library: bool = True) -> Area:
     """Rows are name, type, default and help."""
     options = [
         _TYPES[kind](name, default=value, secret=name in _SECRETS, help=text)
         for name, kind, value, text in rows
     ]
-    return Area(section, files, options, library=True)
+    return Area(section, files, options, library=library)
 
 
 AREAS: Final = (
@@ -55,6 +55,7 @@ AREAS: Final = (
             "Comma-separated keys that may sign trace requests. Profiling does not start with the "
             "default.",
         ),
+        library=False,  # our filter decides by these whether to load the profiler at all
     ),
     _area(
         "keystone_authtoken",

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 import webob
+from oslo_config import cfg
 from oslo_middleware import cors, http_proxy_to_wsgi
 
 from common import errors, log
@@ -26,6 +27,15 @@ from common.wsgi.paste import configuration
 from common.wsgi.resource import CONTEXT
 
 FilterFactory = Callable[[Application], Application]
+
+_CORS_OPTIONS: Final = (
+    "allowed_origin",
+    "allow_credentials",
+    "expose_headers",
+    "max_age",
+    "allow_methods",
+    "allow_headers",
+)
 
 REQUEST_ID_HEADER: Final = "x-openstack-request-id"
 
@@ -260,8 +270,17 @@ def healthcheck_factory(global_conf: Mapping[str, str], **local_conf: str) -> Fi
 
 
 def cors_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
+    """[cors] and every [cors.*] of our one configuration (M01)."""
     conf = configuration()
-    return lambda app: CorsFilter(app, cors.CORS(app, conf))
+    sections = [conf[name] for name in conf if name == "cors" or name.startswith("cors.")]
+
+    def make(app: Application) -> Application:
+        handler = cors.CORS(app, cfg.ConfigOpts())
+        for section in sections:
+            handler.add_origin(**{name: section[name] for name in _CORS_OPTIONS})
+        return CorsFilter(app, handler)
+
+    return make
 
 
 def gzip_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:

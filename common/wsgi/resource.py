@@ -126,14 +126,12 @@ class Router:
         return match
 
 
-def json_response(data: Any, status: int = 200, **headers: str) -> webob.Response:
-    """A JSON answer; header names are given with `_` for `-`."""
-    response = webob.Response(
-        orjson.dumps(data), status, content_type="application/json", charset="UTF-8"
-    )
-    for name, value in headers.items():
-        response.headers[name.replace("_", "-")] = value
-    return response
+def json_response(
+    data: Any, status: int = 200, content_type: str = "application/json; charset=UTF-8"
+) -> webob.Response:
+    content = orjson.dumps(data)
+    headers = [("Content-Type", content_type), ("Content-Length", str(len(content)))]
+    return webob.Response(status=status, headerlist=headers, app_iter=[content])
 
 
 def no_content() -> webob.Response:

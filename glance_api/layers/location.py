@@ -151,22 +151,12 @@ class LocationLayer(ImageLayer):
         marked = self.inner.save(ctx, image, change, Source())
         with self.leases.hold(lease):
             try:
-                self.delete_bytes(ctx, marked)
+                delete_bytes(ctx, self.stores, marked)
             except Exception:
                 self.leases.end(lease, image.status, DELETED)
                 raise
         self.leases.end(lease)
         return marked
-
-    def delete_bytes(self, ctx: RequestContext, image: Image) -> None:
-        """Remove the bytes behind every location; those already gone are no error."""
-        for location in image.locations:
-            try:
-                self.stores.for_url(location.url).delete(ctx, location.url)
-            except errors.NotFound:
-                LOG.warning("the bytes of image %s were missing already", image.id)
-            except DeleteUnsupported:
-                LOG.info("the store of image %s does not delete; its bytes stay", image.id)
 
     def _copy(
         self, ctx: RequestContext, image: Image, lease: Lease, url: str, checksum: str | None
@@ -217,6 +207,17 @@ class LocationLayer(ImageLayer):
     def _scheme(self, image: Image) -> str:
         location = image.location
         return location.url.partition(":")[0] if location is not None else ""
+
+
+def delete_bytes(ctx: RequestContext, stores: Stores, image: Image) -> None:
+    """Remove the bytes behind every location; those already gone are no error."""
+    for location in image.locations:
+        try:
+            stores.for_url(location.url).delete(ctx, location.url)
+        except errors.NotFound:
+            LOG.warning("the bytes of image %s were missing already", image.id)
+        except DeleteUnsupported:
+            LOG.info("the store of image %s does not delete; its bytes stay", image.id)
 
 
 def _as_changed(image: Image, change: Change) -> Image:

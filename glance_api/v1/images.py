@@ -69,7 +69,7 @@ class ImagesController:
         meta, source = self._read(request)
         image = self.repo.add(ctx, validation.new_image(meta, source), source)
         image = self._bring_data(ctx, image, source)
-        response = json_response({"image": image_fields(image)}, 201)
+        response = json_response({"image": image_fields(image)}, 201, "application/json")
         response.headers["Location"] = f"{request.host_url}/v1/images/{image.id}"
         return _with_etag(response, image)
 
@@ -82,7 +82,8 @@ class ImagesController:
         _complete_declarations(source, image, change)
         image = self.repo.save(ctx, image, change, source)
         image = self._bring_data(ctx, image, source)
-        return _with_etag(json_response({"image": image_fields(image)}), image)
+        response = json_response({"image": image_fields(image)}, 200, "application/json")
+        return _with_etag(response, image)
 
     def delete(self, request: Request, image_id: str) -> webob.Response:
         ctx = request.context

@@ -1,0 +1,107 @@
+"""Finishes or undoes what dead workers have left (REL-009, REL-052).
+
+Every worker runs one. It looks at the leases in the registry: those of this host whose process
+is gone are taken over at once, anybody's when they have run out. Claiming is a compare-and-set,
+so two janitors never work on one image; claiming a dead upload makes its image `killed`.
+"""
+
+import logging
+import random
+import threading
+import time
+import uuid
+from typing import Final
+
+from common import errors
+from common.context import RequestContext
+from common.image import ACTIVE, DELETED, Image
+from common.lease import DELETE, Lease
+from glance_api.layers.location import delete_bytes
+from glance_api.leases import LeaseKeeper, is_dead_here, worker_name
+from glance_api.registry_client import FoundLease, RegistryClient
+from glance_store.loader import Stores
+
+LOG = logging.getLogger(__name__)
+
+_PAUSE_SECONDS: Final = 5.0
+
+
+class Janitor:
+    """service: the identity it shows to the registry and to stores."""
+
+    def __init__(
+        self,
+        registry: RegistryClient,
+        stores: Stores,
+        leases: LeaseKeeper,
+        service: RequestContext,
+    ) -> None:
+        self.registry = registry
+        self.stores = stores
+        self.leases = leases
+        self.service = service
+        self._complained = False
+
+    def start(self) -> None:
+        """Look now and then every few seconds, on a thread of its own."""
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.run_once()
+                self._complained = False
+            except errors.GlanceError as error:
+                self._complain(error)
+            except Exception:
+                LOG.exception("looking for abandoned work failed")
+            time.sleep(_PAUSE_SECONDS * random.uniform(0.8, 1.2))
+
+    def run_once(self) -> int:
+        """Resolve every lease that has no living worker; the number resolved."""
+        resolved = 0
+        for found in self.registry.leases(self.service):
+            if not (found.expired or is_dead_here(found.worker, self.leases.host)):
+                continue
+            try:
+                self.resolve(found)
+                resolved += 1
+            except errors.Conflict:
+                continue  # its worker lives after all, or another janitor was first
+            except errors.GlanceError as error:
+                LOG.warning("image %s: left for later: %s", found.image_id, error)
+            except Exception:
+                LOG.exception("image %s: clearing up failed", found.image_id)
+        return resolved
+
+    def resolve(self, found: FoundLease) -> None:
+        """Claim one lease and bring its image to an end. Raises Conflict if it is not free."""
+        lease = Lease(
+            token=uuid.uuid4().hex,
+            image_id=found.image_id,
+            kind=found.kind,
+            store=found.store,
+            worker=worker_name(self.leases.host),
+            seconds=self.leases.seconds,
+        )
+        image = self.registry.claim(self.service, found, lease, lease.seconds)
+        with self.leases.hold(lease):
+            if lease.kind == DELETE:
+                self._finish_delete(image)
+            elif image.status != ACTIVE:
+                self.stores.for_scheme(found.store).discard(self.service, image.id)
+        self.registry.end_lease(self.service, lease.token)
+        LOG.info("image %s: an abandoned %s is cleared up", image.id, found.kind)
+
+    def _finish_delete(self, image: Image) -> None:
+        if image.status == DELETED:
+            delete_bytes(self.service, self.stores, image)
+
+    def _complain(self, error: errors.GlanceError) -> None:
+        if not self._complained:
+            self._complained = True
+            LOG.warning(
+                "abandoned uploads and deletes cannot be looked for: %s (where the registry asks "
+                "for credentials, set registry_auth_key on both daemons)",
+                error,
+            )
