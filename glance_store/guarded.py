@@ -80,10 +80,6 @@ class GuardedStore(Store):
         with self._guard_url("validate", url):
             self._driver.validate_external(url)
 
-    def validate_external(self, url: str) -> None:
-        with self._guard_url("validate_external", url):
-            self._driver.validate_external(url)
-
     def set_acls(
         self,
         ctx: RequestContext,
