@@ -10,7 +10,8 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -66,6 +67,7 @@ class Database:
         self.url = make_url(settings.connection)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine: Engine | None = None
+        self._writing_engine: Engine | None = None
         self._pid = 0
         self._writing = threading.Lock()
 
@@ -75,10 +77,18 @@ class Database:
             if self._engine is not None:
                 self._engine.dispose(close=False)
             self._engine = _make_engine(self.settings, self.url)
-            self._writer = self._engine.execution_options(**{_WRITES: True})
+            self._writing_engine = None
             self._writing = threading.Lock()
             self._pid = os.getpid()
         return self._engine
+
+    @property
+    def _writer(self) -> Engine:
+        """The same engine, with transactions that begin by taking SQLite's write lock."""
+        engine = self.engine
+        if self._writing_engine is None:
+            self._writing_engine = engine.execution_options(**{_WRITES: True})
+        return self._writing_engine
 
     def read(self, work: Work[T]) -> T:
         """Run work in a transaction that sees one state of the database and changes nothing.
@@ -97,6 +107,12 @@ class Database:
         """
         return self._persistently(self._write_sqlite if self.is_sqlite else self._write, work)
 
+    @contextmanager
+    def migration(self) -> Iterator[Connection]:
+        """A transaction for changing the schema; what cannot be undone is not tried again."""
+        with self._writer.begin() as connection:
+            yield connection
+
     def dispose(self) -> None:
         """Close all connections; the next use opens new ones."""
         if self._engine is not None and self._pid == os.getpid():
@@ -107,14 +123,10 @@ class Database:
             return work(connection)
 
     def _write(self, work: Work[T]) -> T:
-        engine = self.engine
-        assert engine is not None
         with self._writer.connect() as connection:
             return _transaction(connection, work)
 
     def _write_sqlite(self, work: Work[T]) -> T:
-        engine = self.engine
-        assert engine is not None
         # SQLite has one writer at a time; waiting here is cheaper than waiting for its lock. The
         # pool's own locks belong to the event loop, so only the transaction leaves it.
         with self._writing, self._writer.connect() as connection:

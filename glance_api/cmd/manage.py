@@ -1,0 +1,170 @@
+"""glance-manage: looks after the database (middleware-and-config.md section 11.1).
+
+Each group of actions adds its parsers to the command line; a parser's `action` is what to do, given
+the configuration, and returns what to print.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from oslo_config import cfg
+
+from common import config, errors, log
+from common.config import Configuration, ConfigurationError
+from glance_registry.db import commands
+from glance_registry.db.engine import Database
+from glance_registry.db.metadefs import LoadMode
+from glance_registry.db.settings import database_settings
+
+Action = Callable[[Database, Any], str]
+
+
+def _version(database: Database, _args: Any) -> str:
+    return commands.version(database)
+
+
+def _sync(database: Database, args: Any) -> str:
+    return commands.db_sync(
+        database,
+        _first(args.version, args.version_at),
+        _first(args.current_version, args.current_version_at),
+    )
+
+
+def _upgrade(database: Database, args: Any) -> str:
+    return commands.db_sync(database, _first(args.version, args.version_at))
+
+
+def _downgrade(database: Database, args: Any) -> str:
+    print("Warning: downgrading is deprecated.", file=sys.stderr)
+    return commands.downgrade(database, _first(args.version, args.version_at))
+
+
+def _version_control(database: Database, args: Any) -> str:
+    return commands.version_control(database, _first(args.version, args.version_at))
+
+
+def _purge(database: Database, args: Any) -> str:
+    age = _first(args.age_in_days, args.age_in_days_at)
+    rows = _first(args.max_rows, args.max_rows_at)
+    return commands.purge(database, 30 if age is None else age, 100 if rows is None else rows)
+
+
+def _recount(database: Database, args: Any) -> str:
+    return commands.recount(database, args.owner)
+
+
+def _load_metadefs(database: Database, args: Any) -> str:
+    mode = LoadMode(
+        merge=args.merge or _is_true(args.merge_at),
+        prefer_new=args.prefer_new or _is_true(args.prefer_new_at),
+        overwrite=args.overwrite or _is_true(args.overwrite_at),
+    )
+    return commands.load_metadefs(database, _first(args.path, args.path_at), mode)
+
+
+def _unload_metadefs(database: Database, _args: Any) -> str:
+    return commands.unload_metadefs(database)
+
+
+def _export_metadefs(database: Database, args: Any) -> str:
+    return commands.export_metadefs(database, _first(args.path, args.path_at))
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _is_true(text: str | None) -> bool:
+    return (text or "").lower() in ("true", "1", "yes", "on")
+
+
+# Per action: what it does, its values (each an option and, in this order, positional) and flags.
+_VERSION = ("version", int)
+_PATH = ("path", str)
+_ACTIONS: dict[str, tuple[Action, list[tuple[str, type]], list[str]]] = {
+    "version": (_version, [], []),
+    "sync": (_sync, [_VERSION, ("current_version", int)], []),
+    "upgrade": (_upgrade, [_VERSION], []),
+    "downgrade": (_downgrade, [_VERSION], []),
+    "version_control": (_version_control, [_VERSION], []),
+    "load_metadefs": (_load_metadefs, [_PATH], ["merge", "prefer_new", "overwrite"]),
+    "unload_metadefs": (_unload_metadefs, [], []),
+    "export_metadefs": (_export_metadefs, [_PATH], []),
+    "purge": (_purge, [("age_in_days", int), ("max_rows", int)], []),
+    "recount": (_recount, [], []),
+}
+# What came after Mitaka's older form `db_<action>` has none.
+_WITHOUT_LEGACY_FORM = ("purge", "recount")
+
+
+def _add_parsers(subparsers: Any) -> None:
+    actions = subparsers.add_parser("db", help="Look after the database.").add_subparsers(
+        dest="db_action", required=True
+    )
+    for name, (action, values, flags) in _ACTIONS.items():
+        parser = actions.add_parser(name)
+        for value, kind in values:
+            parser.add_argument(f"--{value}", type=kind)
+            parser.add_argument(f"{value}_at", metavar=value, type=kind, nargs="?")
+        for flag in flags:
+            parser.add_argument(f"--{flag}", action="store_true")
+            parser.add_argument(f"{flag}_at", nargs="?", help=argparse.SUPPRESS)
+        if name == "recount":
+            parser.add_argument("--owner", help="Only this owner's figures.")
+        parser.set_defaults(action=action)
+        if name not in _WITHOUT_LEGACY_FORM:
+            _add_legacy_parser(subparsers, name)
+
+
+def _add_legacy_parser(subparsers: Any, name: str) -> None:
+    """`db_<action>`: positional arguments only."""
+    action, values, flags = _ACTIONS[name]
+    parser = subparsers.add_parser(f"db_{name}")
+    for value, kind in values:
+        parser.add_argument(f"{value}_at", metavar=value, type=kind, nargs="?")
+    for flag in flags:
+        parser.add_argument(f"{flag}_at", metavar=flag, nargs="?")
+    parser.set_defaults(
+        action=action,
+        **{value: None for value, _ in values},
+        **dict.fromkeys(flags, False),
+    )
+
+
+def _load() -> Configuration:
+    command = cfg.SubCommandOpt("command", handler=_add_parsers, help="What to do.")
+    return config.load("manage", sys.argv[1:], cli=[command])
+
+
+def main() -> int:
+    try:
+        conf = _load()
+    except ConfigurationError as error:
+        return _fail(str(error))
+    log.setup(conf, "manage")
+    database = Database(database_settings(conf))
+    try:
+        print(conf.command.action(database, conf.command))
+    except errors.GlanceError as error:
+        return _fail(_explain(error))
+    finally:
+        database.dispose()
+    return 0
+
+
+def _explain(error: errors.GlanceError) -> str:
+    """The operator at the terminal is told what the database said; a caller never is."""
+    cause = getattr(error.__cause__, "orig", None)
+    return error.message if cause is None else f"{error.message} {cause}"
+
+
+def _fail(message: str) -> int:
+    print(f"ERROR: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

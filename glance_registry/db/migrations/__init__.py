@@ -1,0 +1,1 @@
+"""Schema migrations. A revision is frozen once released: it never imports the current models."""
