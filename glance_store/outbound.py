@@ -164,7 +164,9 @@ class Outbound:
 
     def check_host(self, host: str, port: int) -> None:
         """Raise OutboundRefused for a host or port that is not allowed, without looking it up."""
-        host = host.lower().removeprefix("[").removesuffix("]")
+        host = host.lower()
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
         if not _is_plain(host):
             raise _refused("a host is spelt in an unusual way")
         if self.rules.allowed_ports and port not in self.rules.allowed_ports:
