@@ -38,6 +38,8 @@ def site_from(
             socket_timeout=conf.client_socket_timeout or None,
             header_timeout=limits.header_timeout or 1e9,
             max_connections=limits.max_connections,
+            max_connections_per_peer=limits.max_connections_per_peer,
+            min_transfer_rate=limits.min_transfer_rate,
             graceful_timeout=conf.graceful_shutdown_timeout,
         ),
         tls=_tls(conf),

@@ -35,6 +35,7 @@ from glance_api.leases import LeaseKeeper
 from glance_api.location_cipher import LocationCipher
 from glance_api.notifier import Notifier, notifier_from
 from glance_api.property_rules import BadProtectionFile, PropertyRules
+from glance_api.rate_limit import RateLimitFilter
 from glance_api.registry_client import RegistryClient
 from glance_api.registry_connection import ConnectionPool, Endpoint
 from glance_api.sources import SourceChecks
@@ -101,6 +102,7 @@ class Api:
             transfer,
             SourceChecks(self.stores, conf.image_size_cap),
             delayed_delete=conf.delayed_delete,
+            verify_on_download=conf.verify_on_download,
         )
         if self.keep_acls:
             repo = AclLayer(repo, self.registry, self.stores)
@@ -131,7 +133,10 @@ class Api:
             downloads=DownloadSettings(conf.downloads.ranges, conf.downloads.conditional),
         )
         images = ImagesController(self.images, self.copies, settings)
-        return FaultFilter(Router(routes(images, MembersController(self.members))))
+        app: Application = Router(routes(images, MembersController(self.members)))
+        if conf.limits.requests_per_second_per_tenant:
+            app = RateLimitFilter(app, conf.limits.requests_per_second_per_tenant)
+        return FaultFilter(app)
 
     def start(self) -> None:
         """Begin the background work of one worker."""

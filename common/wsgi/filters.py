@@ -19,9 +19,10 @@ from oslo_config import cfg
 from oslo_middleware import cors, http_proxy_to_wsgi
 
 from common import errors, log
-from common.config import Configuration, ConfigurationError, for_library
+from common.config import Configuration, ConfigurationError, for_library, settings
 from common.context import RequestContext
 from common.policy import enforcer_from
+from common.query import parse_boolean
 from common.wsgi.faults import Application, StartResponse
 from common.wsgi.paste import configuration
 from common.wsgi.resource import CONTEXT
@@ -289,6 +290,11 @@ def gzip_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFac
 
 def http_proxy_to_wsgi_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
     """[oslo_middleware] enable_proxy_headers_parsing: believe what a proxy in front says."""
+    enabled = settings(configuration()).get(
+        ("oslo_middleware", "enable_proxy_headers_parsing"), [""]
+    )[-1]
+    if not parse_boolean(enabled):
+        return lambda app: app
     conf = for_library(configuration())
     return lambda app: http_proxy_to_wsgi.HTTPProxyToWSGI(app, {"oslo_config_config": conf})
 

@@ -6,6 +6,7 @@ beside a transfer coding, folded or bare-LF lines, control characters, loose chu
 """
 
 import re
+import time
 from typing import Final, Protocol
 
 from common import errors
@@ -14,6 +15,8 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _DECIMAL: Final = re.compile(r"[0-9]{1,19}\Z")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n\Z")
+
+_RATE_WINDOW: Final = 60.0
 
 _MAX_CHUNK_LINE: Final = 4096
 _MAX_TRAILER_BYTES: Final = 16 * 1024
@@ -29,6 +32,11 @@ class Reader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
     def readline(self, size: int, /) -> bytes: ...
+
+
+class BufferedReader(Reader, Protocol):
+    def read1(self, size: int, /) -> bytes:
+        """What is there, at most size bytes; waits only where nothing is."""
 
 
 class Headers:
@@ -89,6 +97,48 @@ def _check_body_framing(headers: Headers) -> None:
         raise BadFraming("The only transfer coding understood is chunked.")
     if len(headers.get_all("host")) > 1:
         raise BadFraming("Exactly one Host may be given.")
+
+
+class SlowClient(errors.ClientDisconnected):
+    default = "The body arrived more slowly than the server allows."
+
+
+class RatedReader:
+    """A reader that gives up on a client slower than rate bytes a second, over a minute."""
+
+    def __init__(self, reader: BufferedReader, rate: int) -> None:
+        self._reader = reader
+        self._rate = RateWatch(rate)
+
+    def read(self, size: int, /) -> bytes:
+        pieces: list[bytes] = []
+        while size > 0 and (piece := self._reader.read1(size)):
+            pieces.append(piece)
+            size -= len(piece)
+            if self._rate.is_too_slow(len(piece)):
+                raise SlowClient()
+        return b"".join(pieces)
+
+    def readline(self, size: int, /) -> bytes:
+        return self._reader.readline(size)
+
+
+class RateWatch:
+    """Whether what passes by averages less than rate bytes a second over a minute."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._since = time.monotonic()
+        self._passed = 0
+
+    def is_too_slow(self, count: int) -> bool:
+        self._passed += count
+        elapsed = time.monotonic() - self._since
+        if elapsed < _RATE_WINDOW:
+            return False
+        slow = self._passed < self._rate * elapsed
+        self._since, self._passed = time.monotonic(), 0
+        return slow
 
 
 class LengthReader:

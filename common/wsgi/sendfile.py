@@ -16,6 +16,7 @@ from common import errors
 from common.body import Body, FileBody
 from common.concurrency import offload
 from common.wsgi.faults import Application, StartResponse
+from common.wsgi.framing import RateWatch, SlowClient
 
 # Set by our server for a connection whose socket may be written to directly.
 PLAIN_SOCKET: Final = "glance.plain_socket"
@@ -31,10 +32,12 @@ class BodyBroken(errors.ServiceUnavailable):
 class SendfileFilter:
     """Must be the filter closest to the server."""
 
-    def __init__(self, app: Application, timeout: float | None) -> None:
-        """timeout: seconds a client may accept nothing before the connection is cut."""
+    def __init__(self, app: Application, timeout: float | None, min_rate: int = 0) -> None:
+        """timeout: seconds a client may accept nothing before the connection is cut; min_rate:
+        bytes a second it must average over a minute."""
         self.app = app
         self.timeout = timeout
+        self.min_rate = min_rate
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         write: Callable[[bytes], object] | None = None
@@ -49,7 +52,7 @@ class SendfileFilter:
             return body
         socket = environ.get(PLAIN_SOCKET)
         if socket is None or not isinstance(body, FileBody) or write is None:
-            return _ExactBody(body)
+            return _ExactBody(body, self.min_rate)
         try:
             # An empty write flushes the headers through WSGI's documented door.
             write(b"")
@@ -62,6 +65,7 @@ class SendfileFilter:
         source = body.file.fileno()
         position, end = body.offset, body.offset + body.length
         ready_until = position
+        rate = RateWatch(self.min_rate)
         while position < end:
             if position >= ready_until:
                 ready_until = min(position + WINDOW, end)
@@ -77,6 +81,8 @@ class SendfileFilter:
                 raise BodyBroken()
             position += sent
             body.bytes_sent += sent
+            if rate.is_too_slow(sent):
+                raise SlowClient()
             if position >= ready_until:
                 sleep(0)
 
@@ -109,8 +115,9 @@ def _read_ahead(file: int, start: int, end: int) -> None:
 class _ExactBody:
     """Iterates a body and raises where it yields fewer bytes than its length promised."""
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, min_rate: int) -> None:
         self._body = body
+        self._rate = RateWatch(min_rate)
 
     def __iter__(self) -> Iterator[bytes]:
         left = self._body.length
@@ -120,6 +127,8 @@ class _ExactBody:
                     raise BodyBroken("The stored bytes go on beyond the recorded size.")
                 left -= len(chunk)
             yield chunk
+            if self._rate.is_too_slow(len(chunk)):
+                raise SlowClient()
         if left:
             raise BodyBroken()
 

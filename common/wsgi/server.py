@@ -22,7 +22,13 @@ from eventlet.hubs import trampoline
 
 from common import concurrency
 from common.wsgi.faults import Application
-from common.wsgi.framing import BadFraming, ChunkedReader, LengthReader, read_headers
+from common.wsgi.framing import (
+    BadFraming,
+    ChunkedReader,
+    LengthReader,
+    RatedReader,
+    read_headers,
+)
 from common.wsgi.sendfile import PLAIN_SOCKET
 
 LOG = logging.getLogger(__name__)
@@ -52,6 +58,8 @@ class ServerSettings:
     socket_timeout: float | None = 900
     header_timeout: float = 60
     max_connections: int = 4096
+    max_connections_per_peer: int = 0
+    min_transfer_rate: int = 0
     graceful_timeout: float = 60
     access_log: bool = True
 
@@ -70,12 +78,13 @@ class _EventletLoop:
 class _Input(eventlet.wsgi.Input):
     """`wsgi.input` that raises where the body is cut off instead of ending early."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, min_rate: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        reader = RatedReader(self.rfile, min_rate) if min_rate else self.rfile
         self._body = (
-            ChunkedReader(self.rfile)
+            ChunkedReader(reader)
             if self.chunked_input
-            else LengthReader(self.rfile, self.content_length or 0)
+            else LengthReader(reader, self.content_length or 0)
         )
 
     @property
@@ -174,6 +183,7 @@ class _Connection(eventlet.wsgi.HttpProtocol):
             wfile=old.wfile,
             wfile_line=old.wfile_line,
             chunked_input=old.chunked_input,
+            min_rate=self.server.settings.min_transfer_rate,
         )
         environ[CONNECTION] = self
         if self.path.startswith("//"):
@@ -279,11 +289,19 @@ class Worker:
         while True:
             try:
                 client, address = self._listener.accept()
+                if self._is_at_limit(address):
+                    client.close()
+                    continue
             except OSError as error:
                 LOG.warning("accepting a connection failed: %s", error.strerror)
                 eventlet.sleep(0.1)
                 continue
             self._pool.spawn_n(self._serve, client, address)
+
+    def _is_at_limit(self, address: Any) -> bool:
+        limit = self._settings.max_connections_per_peer
+        peers = (state[0] for state in self._connections.values())
+        return bool(limit) and sum(peer[0] == address[0] for peer in peers) >= limit
 
     def _serve(self, client: Any, address: Any) -> None:
         state = [address, client, eventlet.wsgi.STATE_IDLE]

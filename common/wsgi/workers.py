@@ -125,7 +125,7 @@ class Parent:
         site = self._site
         run_worker(
             self._listener,
-            SendfileFilter(site.app, site.settings.socket_timeout),
+            SendfileFilter(site.app, site.settings.socket_timeout, site.settings.min_transfer_rate),
             site.settings,
             tls=site.tls,
             parent=self._alive_reader if site.workers else None,

@@ -30,6 +30,7 @@ from glance_api.layers.base import ImageLayer, ImageRepo, Source
 from glance_api.leases import LeaseKeeper
 from glance_api.sources import SourceChecks
 from glance_api.transfer import Incoming, Transfer
+from glance_api.verified_body import VerifiedBody
 from glance_store.errors import DeleteUnsupported
 from glance_store.loader import Stores
 
@@ -49,6 +50,7 @@ class LocationLayer(ImageLayer):
         checks: SourceChecks,
         *,
         delayed_delete: bool = False,
+        verify_on_download: bool = False,
     ) -> None:
         super().__init__(inner)
         self.stores = stores
@@ -56,6 +58,7 @@ class LocationLayer(ImageLayer):
         self.transfer = transfer
         self.checks = checks
         self.delayed_delete = delayed_delete
+        self.verify_on_download = verify_on_download
 
     def add(self, ctx: RequestContext, image: Image, source: Source) -> Image:
         self.checks.check_store(source)
@@ -123,7 +126,9 @@ class LocationLayer(ImageLayer):
                 if isinstance(error, errors.ServiceUnavailable):
                     missing = error
                 continue
-            return _as_recorded(image, body, offset, length)
+            body = _as_recorded(image, body, offset, length)
+            whole = self.verify_on_download and length is None and image.checksum is not None
+            return VerifiedBody(body, str(image.checksum), image.id) if whole else body
         raise missing
 
     def remove(self, ctx: RequestContext, image: Image) -> Image:
