@@ -24,11 +24,11 @@ declare -A debian=(
     [swift]="memcached"
     [ceph]="ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd python3-rados"
     [radosgw]="ceph-mon ceph-osd ceph-common python3-rbd python3-rados radosgw"
-    [nginx]="nginx wrk"
+    [nginx]="nginx openssl wrk"
     [rabbitmq]="rabbitmq-server"
     [cinder]="ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd python3-rados qemu-utils"
     [gluster]="glusterfs-server glusterfs-client"
-    [vcenter]="golang-go golang-github-vmware-govmomi-dev"
+    [vcenter]="golang-go golang-github-vmware-govmomi-dev openssl"
     [postgresql]="postgresql"
     [images]="qemu-utils genisoimage"
 )
@@ -37,7 +37,7 @@ declare -A python=(
     [swift]="swift==2.38.3 keystonemiddleware"
     [keystone]="keystone==30.0.0 waitress"
     [cinder]="cinder==29.0.0 os-brick==7.1.1"
-    [mongo]="mongomock pymongo"
+    [mongo]="mongomock==4.3.0 pymongo==4.20.0"
 )
 
 say() { echo "install.sh: $*"; }

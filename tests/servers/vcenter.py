@@ -124,6 +124,10 @@ class VCenter(Server):
         """
         self._running_front().orders.append(_Order(status, times, method, path))
 
+    def recover(self) -> None:
+        """Forget what `answer` ordered and no request has met yet."""
+        self._running_front().orders.clear()
+
     def expire_sessions(self) -> None:
         """Every session opened so far is over; a new login works."""
         self._running_front().expire_sessions()
