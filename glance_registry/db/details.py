@@ -153,11 +153,13 @@ class Details:
         named = {location.id for location in locations if location.id is not None}
         if named - self._locations.keys():
             raise errors.NotFound("The image has no such location.")
-        self._remove_locations(connection, named, now)
+        self._remove_locations(connection, named, now, DELETED)
         for location in locations:
             self._write_location(connection, location, now)
 
-    def _remove_locations(self, connection: Connection, kept: set[int], now: datetime) -> None:
+    def _remove_locations(
+        self, connection: Connection, kept: set[int], now: datetime, status: str
+    ) -> None:
         removed = [
             row_id
             for row_id, (_, deleted) in self._locations.items()
@@ -168,11 +170,11 @@ class Details:
         connection.execute(
             image_locations.update()
             .where(image_locations.c.id.in_(removed))
-            .values(**_gone(now), status=DELETED)
+            .values(**_gone(now), status=status)
         )
         for row_id in removed:
             location = self._locations[row_id][0]
-            location.status = DELETED
+            location.status = status
             self._locations[row_id] = (location, True)
 
     def _write_location(self, connection: Connection, location: Location, now: datetime) -> None:
@@ -210,7 +212,11 @@ class Details:
                 .values(**_gone(now))
             )
         self._properties.clear()
-        self._remove_locations(connection, set(), now)
+        self._remove_locations(connection, set(), now, DELETED)
+
+    def await_scrubber(self, connection: Connection, now: datetime) -> None:
+        """Mark every live location as one whose bytes the scrubber is to remove."""
+        self._remove_locations(connection, set(), now, PENDING_DELETE)
 
 
 def _gone(now: datetime) -> dict[str, Any]:

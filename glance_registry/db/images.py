@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from common import errors
 from common.context import RequestContext
-from common.image import KILLED, Change, Image
+from common.image import KILLED, PENDING_DELETE, Change, Image
 from glance_registry.db import adopted, leases, rows, usage, visibility
 from glance_registry.db.details import Details
 from glance_registry.db.models import image_tombstones
@@ -124,6 +124,9 @@ def apply(connection: Connection, image: Image, change: Change) -> Written:
     details = Details.load(connection, image.id)
     before = usage.contribution(image, details.all_locations)
     details.change(connection, change, now)
+    if fields.get("status") == PENDING_DELETE:
+        # Whoever deletes may not be shown the locations; a deactivated image's stay hidden (D30).
+        details.await_scrubber(connection, now)
     after = usage.contribution(changed, details.all_locations)
     if change.end_lease is not None:
         leases.end(connection, change.end_lease, image.id)
