@@ -145,6 +145,14 @@ class RegistryClient:
         headers = {LEASE_HEADER: end_lease} if end_lease else {}
         self._call(ctx, "DELETE", _image_path(image_id), None, headers)
 
+    def revealed(self, image: Image) -> Image:
+        """An image of a list with its locations in clear. Raises LocationUnreadable."""
+        if self._cipher is None:
+            return image
+        cipher = self._cipher
+        locations = [replace(item, url=cipher.decrypt(item.url)) for item in image.locations]
+        return replace(image, locations=locations)
+
     def members(self, ctx: RequestContext, image_id: str) -> Sequence[Member]:
         found = self._call(ctx, "GET", f"{_image_path(image_id)}/members")
         return [member_from_document(image_id, item) for item in found["members"]]
@@ -254,13 +262,7 @@ class RegistryClient:
         return self._image(found)
 
     def _image(self, found: Any) -> Image:
-        image = image_from_document(found["image"])
-        if self._cipher is not None:
-            cipher = self._cipher
-            image.locations = [
-                replace(item, url=cipher.decrypt(item.url)) for item in image.locations
-            ]
-        return image
+        return self.revealed(image_from_document(found["image"]))
 
     def _location(self, location: Location) -> dict[str, Any]:
         if self._cipher is not None:

@@ -89,7 +89,7 @@ TRANSFERS: Final = (
 )
 
 AREAS: Final = (
-    Area("leases", "AR", LEASES),
+    Area("leases", "A", LEASES),
     Area("limits", "AR", CONNECTIONS),
     Area("limits", "AR", TENANTS),
     Area("limits", "A", TRANSFERS),
