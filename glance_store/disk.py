@@ -80,6 +80,7 @@ class NewFile:
         self._size = size
         self._durable = durable
         self._part: str | None = None
+        self._published = False
         self._position = 0
         self._reserved = 0
         if os.path.lexists(self._path(name)):
@@ -111,6 +112,7 @@ class NewFile:
                 if self._durable:
                     os.fdatasync(self._file.fileno())
                 self._link(directory)
+                self._published = True
                 if self._durable:
                     os.fsync(directory)
             finally:
@@ -118,11 +120,12 @@ class NewFile:
             self._file.close()
 
     def abandon(self) -> None:
-        """Leave nothing; quiet when the disk is gone too."""
+        """Leave nothing, not even after a publish that failed; quiet if the disk is gone too."""
         self._file.close()
-        if self._part is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path(self._part))
+        for name in (self._part, self._name if self._published else None):
+            if name is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path(name))
 
     def _path(self, name: str) -> str:
         return os.path.join(self._directory, name)

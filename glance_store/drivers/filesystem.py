@@ -174,13 +174,12 @@ class FilesystemStore(Store):
             descriptor = os.open(path, flags)
         except OSError as error:
             raise _unreadable(error, datadir) from None
-        file = FileIO(descriptor, "r")
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            file.close()
+            os.close(descriptor)
             LOG.warning("a name in the filesystem store is not a regular file")
             raise errors.NotFound()
-        return file, found.st_size
+        return FileIO(descriptor, "r"), found.st_size
 
     def _size(self, url: str) -> int:
         file, size = self._open(url)
@@ -199,6 +198,8 @@ class FilesystemStore(Store):
 
     def _discard(self, name: str) -> None:
         for datadir in self._datadirs:
+            if not datadir.is_mounted():
+                raise BackendUnavailable()
             for leftover in (name, part_name(name)):
                 with store_errors(), suppress(FileNotFoundError):
                     os.unlink(os.path.join(datadir.path, leftover))
