@@ -24,6 +24,7 @@ from glance_store.loader import Stores
 LOG = logging.getLogger(__name__)
 
 _PAUSE_SECONDS: Final = 5.0
+_FAILURES_UNTIL_WARNING: Final = 3
 
 
 class Janitor:
@@ -40,7 +41,7 @@ class Janitor:
         self.stores = stores
         self.leases = leases
         self.service = service
-        self._complained = False
+        self._failures = 0
 
     def start(self) -> None:
         """Look now and then every few seconds, on a thread of its own."""
@@ -50,7 +51,7 @@ class Janitor:
         while True:
             try:
                 self.run_once()
-                self._complained = False
+                self._failures = 0
             except errors.GlanceError as error:
                 self._complain(error)
             except Exception:
@@ -98,8 +99,9 @@ class Janitor:
             delete_bytes(self.service, self.stores, image)
 
     def _complain(self, error: errors.GlanceError) -> None:
-        if not self._complained:
-            self._complained = True
+        self._failures += 1
+        # Once or twice is a registry that is just being started.
+        if self._failures == _FAILURES_UNTIL_WARNING:
             LOG.warning(
                 "abandoned uploads and deletes cannot be looked for: %s (where the registry asks "
                 "for credentials, set registry_auth_key on both daemons)",
