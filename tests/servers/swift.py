@@ -78,6 +78,7 @@ use = egg:swift#tempurl
 use = egg:swift#copy
 [filter:slo]
 use = egg:swift#slo
+allow_async_delete = false
 [filter:dlo]
 use = egg:swift#dlo
 [filter:versioned_writes]
