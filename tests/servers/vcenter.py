@@ -324,6 +324,9 @@ class _Handler(BaseHTTPRequestHandler):
         while data:
             self.wfile.write(data)
             data = response.read(CHUNK)
+        if response.length:
+            # The simulator is gone; a client that waits for the rest must hear of it.
+            self.close_connection = True
 
 
 def _session_of(cookie: str) -> str:
