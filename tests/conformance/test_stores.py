@@ -1,6 +1,5 @@
 """The drivers that need no server, bound to the contract's suite."""
 
-import ipaddress
 import os
 
 import pytest
@@ -8,9 +7,8 @@ import pytest
 from glance_store.drivers.filesystem import FilesystemStore
 from glance_store.drivers.http import HttpStore
 from glance_store.drivers.memory import MemoryStore
-from glance_store.outbound import Outbound, OutboundRules
 from glance_store.testing import ReadConformance, StoreConformance
-from tests.conformance.web import Page, Web
+from tests.conformance.web import Page, Web, reaching
 
 
 class TestMemory(StoreConformance):
@@ -70,14 +68,6 @@ class Renamed:
         self.away.rename(self.path)
 
 
-def http_store():
-    """As the loader would make one, but allowed to reach this host."""
-    store = HttpStore({})
-    networks = (ipaddress.ip_network("127.0.0.1/32"),)
-    store.outbound = Outbound(OutboundRules(allowed_networks=networks, retries=1))
-    return store
-
-
 class TestHttp(ReadConformance):
     chunk = 64 * 1024
     malformed = (
@@ -100,7 +90,7 @@ class TestHttp(ReadConformance):
     @pytest.fixture
     def store(self, web):
         self.web = web
-        return http_store()
+        return reaching(HttpStore({}), retries=1)
 
     def page(self, content):
         return Page(content)

@@ -1,6 +1,7 @@
-"""A small web server whose answers a test decides, page by page."""
+"""A small web server whose answers a test decides, page by page, and stores that may reach it."""
 
 import contextlib
+import ipaddress
 import socket
 import ssl
 import threading
@@ -8,6 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from glance_store import Store
+from glance_store.outbound import Outbound, OutboundRules
 
 
 @dataclass
@@ -148,3 +153,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: the requests are recorded."""
+
+
+def reaching(store: Store, **rules: Any) -> Store:
+    """store, allowed to reach 127.0.0.1 and, unless rules say otherwise, never trying twice."""
+    networks = (ipaddress.ip_network("127.0.0.1/32"),)
+    store.outbound = Outbound(
+        OutboundRules(**{"allowed_networks": networks, "retries": 0, "idle_timeout": 5.0} | rules)
+    )
+    return store
