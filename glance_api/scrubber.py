@@ -19,6 +19,7 @@ from common.context import RequestContext
 from common.image import DELETED, PENDING_DELETE, Change, Image, Location
 from common.query import ListQuery
 from glance_api.registry_client import RegistryClient
+from glance_store.errors import DeleteUnsupported
 from glance_store.loader import Stores
 
 LOG = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ class Scrubber:
             self.stores.for_url(location.url).delete(self.service, location.url)
         except errors.NotFound:
             LOG.info("the bytes of image %s were gone already", image.id)
+        except DeleteUnsupported:
+            LOG.info("the store of image %s does not delete; its bytes stay", image.id)
         change = Change(locations=[replace(location, status=DELETED)], from_state=PENDING_DELETE)
         self.registry.save(self.service, image.id, change)
 
