@@ -138,7 +138,7 @@ class HttpSession:
         session.headers.update(
             {"User-Agent": "glance", "Accept": "*/*", "Accept-Encoding": "identity"}
         )
-        adapter = _CheckedAdapter(self._outbound)
+        adapter = CheckedAdapter(self._outbound)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         if not self._verify:
@@ -146,7 +146,7 @@ class HttpSession:
         return session
 
 
-class _CheckedAdapter(HTTPAdapter):
+class CheckedAdapter(HTTPAdapter):
     """Connects only where the outbound rules allow, to the very address they checked."""
 
     def __init__(self, outbound: Outbound) -> None:

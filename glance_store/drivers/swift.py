@@ -52,6 +52,8 @@ class SwiftStore(Store):
     """All images in the account of default_swift_reference; `swift+config://` URLs."""
 
     schemes: ClassVar[tuple[str, ...]] = locations.SCHEMES
+    # A reference stands for the service's own credentials, whoever's image the URL names.
+    internal_schemes: ClassVar[tuple[str, ...]] = (locations.CONFIG_SCHEME,)
     capabilities: ClassVar[Capability] = (
         Capability.READ | Capability.WRITE | Capability.DELETE | Capability.LIST
     )
@@ -66,7 +68,7 @@ class SwiftStore(Store):
 
     def __init__(self, conf: Mapping[str, Any]) -> None:
         super().__init__(conf)
-        self._accounts = Accounts(conf)
+        self._accounts = Accounts(conf, lambda: self.outbound)
         self._claims = Claims()
         if conf["swift_store_auth_insecure"]:
             LOG.warning("swift_store_auth_insecure is set: Swift's certificate is not verified.")

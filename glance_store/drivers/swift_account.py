@@ -3,18 +3,16 @@
 The library's errors quote URLs and answers; none leaves this file.
 """
 
-import contextlib
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 from common import errors
 from common.body import CHUNK
-from glance_store.drivers.swift_credentials import Access, Credentials, Session
+from glance_store.drivers.swift_connections import Connections
+from glance_store.drivers.swift_credentials import Credentials, Session
 from glance_store.errors import BackendUnavailable, StorageFull, StorageWriteDenied
 from glance_store.feed import FeedFailed
 
@@ -24,68 +22,12 @@ T = TypeVar("T")
 
 _TRIES: Final = 3
 _FIRST_PAUSE: Final = 0.25
-_IDLE_CONNECTIONS: Final = 32
 # Answers after which the same request may succeed soon: overload, a slow or broken backend.
 _PASSING: Final = frozenset({408, 429, 498, 499, 500, 502, 503, 504})
 
 
 class RangeOutside(Exception):
     """The object ends before the range that was asked for begins."""
-
-
-class Connections:
-    """Idle connections to be used again; a swiftclient connection serves one request at a time."""
-
-    def __init__(self, access: Access) -> None:
-        self._access = access
-        self._idle: deque[tuple[str, Any]] = deque()
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def borrow(self, storage_url: str) -> Iterator[Any]:
-        """What swiftclient calls an http_conn, for one request."""
-        connection = self.take(storage_url)
-        try:
-            yield connection
-        except BaseException as error:
-            self.end(connection, error)
-            raise
-        self.give_back(connection)
-
-    def end(self, connection: Any, error: BaseException) -> None:
-        """Keep the connection if the error is an answer that was read from it."""
-        if getattr(error, "http_status", None):
-            self.give_back(connection)
-        else:
-            connection[1].close()
-
-    def take(self, storage_url: str) -> Any:
-        url = urlsplit(storage_url)
-        server = f"{url.scheme}://{url.netloc}"
-        with self._lock:
-            for entry in self._idle:
-                if entry[0] == server:
-                    self._idle.remove(entry)
-                    return url, entry[1]
-        return url, self._connect(server)
-
-    def give_back(self, connection: Any) -> None:
-        url, http = connection
-        with self._lock:
-            self._idle.append((f"{url.scheme}://{url.netloc}", http))
-            surplus = self._idle.popleft()[1] if len(self._idle) > _IDLE_CONNECTIONS else None
-        if surplus is not None:
-            surplus.close()
-
-    def _connect(self, server: str) -> Any:
-        from swiftclient import client
-
-        return client.http_connection(
-            server,
-            cacert=self._access.cacert,
-            insecure=self._access.insecure,
-            timeout=self._access.timeout,
-        )[1]
 
 
 class ObjectStream:
@@ -124,10 +66,9 @@ class Account:
     StorageFull, StorageWriteDenied, Forbidden and BackendUnavailable.
     """
 
-    def __init__(self, credentials: Credentials, connections: Connections, timeout: float) -> None:
+    def __init__(self, credentials: Credentials, connections: Connections) -> None:
         self.credentials = credentials
         self._connections = connections
-        self._timeout = timeout
 
     def head(self, container: str, name: str) -> dict[str, str]:
         """The object's headers, names in lower case."""
@@ -262,7 +203,7 @@ class Account:
             return str(response.getheader("etag", "")).strip('"')
 
     def _attempt(self, verb: str, ask: Callable[[Session], T]) -> T:
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self._connections.access.timeout
         pause = _FIRST_PAUSE
         renewed = False
         for tries_left in reversed(range(_TRIES)):

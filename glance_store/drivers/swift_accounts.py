@@ -1,6 +1,7 @@
 """Which account, with whose rights, a location or a new image belongs to."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -8,7 +9,8 @@ from urllib.parse import urlsplit
 from common import errors
 from common.context import RequestContext
 from glance_store.drivers import swift_credentials as credentials
-from glance_store.drivers.swift_account import Account, Connections
+from glance_store.drivers.swift_account import Account
+from glance_store.drivers.swift_connections import Access, Connections
 from glance_store.drivers.swift_credentials import Credentials, KeystoneCredentials
 from glance_store.drivers.swift_locations import (
     AUTH_VERSIONS,
@@ -17,6 +19,7 @@ from glance_store.drivers.swift_locations import (
     read_references,
 )
 from glance_store.errors import AddDisabled, BackendUnavailable, BadLocation
+from glance_store.outbound import Outbound
 
 # Accounts named in the URLs of external images would otherwise pile up.
 _ACCOUNTS_KEPT: Final = 64
@@ -25,14 +28,14 @@ _ACCOUNTS_KEPT: Final = 64
 class Accounts:
     """Every account the store can use. Raises BadStoreConfiguration when made."""
 
-    def __init__(self, conf: Mapping[str, Any]) -> None:
+    def __init__(self, conf: Mapping[str, Any], outbound: Callable[[], Outbound]) -> None:
         self.reference_name: str = conf["default_swift_reference"]
         self._references = read_references(conf)
         self.default = self._references.get(self.reference_name)
         versions = {reference.auth_version for reference in self._references.values()}
         self._version = AUTH_VERSIONS[conf["swift_store_auth_version"].removeprefix("v")]
         credentials.require_libraries(versions | {self._version})
-        self.access = credentials.Access(
+        self.access = Access(
             timeout=conf["swift_store_timeout"],
             insecure=conf["swift_store_auth_insecure"],
             cacert=conf["swift_store_cacert"],
@@ -42,18 +45,27 @@ class Accounts:
             service_type=conf["swift_store_service_type"],
             expire_soon_interval=conf["swift_store_expire_soon_interval"],
         )
-        self._connections = Connections(self.access)
-        self._credentials_of = lru_cache(_ACCOUNTS_KEPT)(self._make_credentials)
+        self._ours = Connections(self.access)
+        self._others = Connections(self.access, outbound)
+        self._account_of = lru_cache(_ACCOUNTS_KEPT)(self._make_account)
 
     def of_reference(self) -> Account:
         """The account for new images of a single-tenant store."""
         if self.default is None:
             raise AddDisabled()
-        return self.account(self._credentials_of(self.default))
+        return self._account_of(self.default, self._ours)
 
     def of_location(self, ctx: RequestContext, location: SwiftLocation) -> Account:
         """The account a URL names, with the URL's credentials, the reference's or the caller's."""
-        return self.account(self._credentials_for(ctx, location))
+        if location.reference is not None:
+            reference = self._references.get(location.reference)
+            if reference is None:
+                raise BackendUnavailable("The store's account for this image is not configured.")
+            return self._account_of(reference, self._ours)
+        if location.user is not None:
+            settings = self.default or Reference("", "", "", self._version)
+            return self._account_of(settings.used_by(location), self._way_to(location))
+        return self._storage_account(ctx, location.base or "")
 
     def of_service(self, storage_url: str) -> Account:
         """Any account, with default_swift_reference's rights: they need a reseller's role."""
@@ -61,15 +73,24 @@ class Accounts:
         if own is None:
             raise errors.Forbidden("The store does not let you use the image.")
         # Credentials go to the store they were configured for and nowhere else (SEC-037).
-        if urlsplit(own.session().storage_url)[:2] != urlsplit(storage_url)[:2]:
+        if _server(own.session().storage_url) != _server(storage_url):
             raise BadLocation()
-        return self.account(own.at(storage_url))
+        return Account(own.at(storage_url), self._ours)
 
     def of_caller(self, ctx: RequestContext, storage_url: str) -> Account:
-        return self.account(credentials.CallerCredentials(storage_url, ctx.token or ""))
+        """An account of the caller's catalog, with the caller's token."""
+        return Account(credentials.CallerCredentials(storage_url, ctx.token or ""), self._ours)
+
+    def trusted(
+        self, ctx: RequestContext, storage_url: str
+    ) -> AbstractContextManager[credentials.KeystoneCredentials] | None:
+        """What acts as the caller and outlives the token; None where nobody could make it."""
+        if ctx.token is None or self.default is None or self.default.auth_version != "3":
+            return None
+        return credentials.trusted(ctx, self.default, self._ours, storage_url)
 
     def account(self, who: Credentials) -> Account:
-        return Account(who, self._connections, self.access.timeout)
+        return Account(who, self._ours)
 
     def storage_urls(self, ctx: RequestContext) -> tuple[str, ...]:
         """The caller's account at each endpoint of the catalog, the configured one first."""
@@ -82,29 +103,28 @@ class Accounts:
         return (url,)
 
     def _own(self) -> KeystoneCredentials | None:
-        own = self._credentials_of(self.default) if self.default is not None else None
+        own = self.of_reference().credentials if self.default is not None else None
         return own if isinstance(own, KeystoneCredentials) else None
 
-    def _credentials_for(self, ctx: RequestContext, location: SwiftLocation) -> Credentials:
-        if location.reference is not None:
-            reference = self._references.get(location.reference)
-            if reference is None:
-                raise BackendUnavailable("The store's account for this image is not configured.")
-            return self._credentials_of(reference)
-        if location.user is not None:
-            settings = self.default or Reference("", "", "", self._version)
-            return self._credentials_of(settings.used_by(location))
-        return self._storage_credentials(ctx, location.base or "")
+    def _way_to(self, location: SwiftLocation) -> Connections:
+        """Our own identity services are where the operator says, whatever the outbound rules."""
+        known = {_server(reference.auth_address) for reference in self._references.values()}
+        return self._ours if _server(location.base or "") in known else self._others
 
-    def _storage_credentials(self, ctx: RequestContext, storage_url: str) -> Credentials:
+    def _storage_account(self, ctx: RequestContext, storage_url: str) -> Account:
         """For a URL of the multi-tenant store: the caller's token, the service's without one."""
         if ctx.token is None:
-            return self.of_service(storage_url).credentials
+            return self.of_service(storage_url)
         known = credentials.storage_urls(ctx.service_catalog or (), self.access)
         # A token goes to the object stores of the catalog and nowhere else (SEC-037).
-        if urlsplit(storage_url)[:2] not in {urlsplit(url)[:2] for url in known}:
+        if _server(storage_url) not in {_server(url) for url in known}:
             raise BadLocation()
-        return credentials.CallerCredentials(storage_url, ctx.token)
+        return self.of_caller(ctx, storage_url)
 
-    def _make_credentials(self, reference: Reference) -> Credentials:
-        return credentials.credentials_of(reference, self.access)
+    def _make_account(self, reference: Reference, connections: Connections) -> Account:
+        return Account(credentials.credentials_of(reference, connections), connections)
+
+
+def _server(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc

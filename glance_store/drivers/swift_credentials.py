@@ -1,6 +1,6 @@
 """How to be let in to a Swift account: tokens, where they come from and when they are renewed.
 
-Tempauth (version 1) is asked through swiftclient, Keystone (2 and 3) through keystoneauth.
+Version 1 is tempauth and its like; versions 2 and 3 are Keystone, asked through keystoneauth.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from common import errors
 from common.context import RequestContext
+from glance_store.drivers.swift_connections import Access, Connections
 from glance_store.drivers.swift_locations import Reference
 from glance_store.errors import BackendUnavailable, BadStoreConfiguration
 
@@ -43,24 +44,6 @@ class Credentials(Protocol):
         """Note that a token was refused; True if asking again may give a better one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Options that concern every way of authenticating."""
-
-    timeout: float
-    insecure: bool
-    cacert: str | None
-    region: str | None
-    endpoint: str | None
-    endpoint_type: str
-    service_type: str
-    expire_soon_interval: int
-
-    @property
-    def verify(self) -> bool | str:
-        return False if self.insecure else self.cacert or True
-
-
 class CallerCredentials:
     """The caller's own token, which nobody can renew."""
 
@@ -81,9 +64,9 @@ class TempauthCredentials:
 
     as_caller = False
 
-    def __init__(self, reference: Reference, access: Access) -> None:
+    def __init__(self, reference: Reference, connections: Connections) -> None:
         self._reference = reference
-        self._access = access
+        self._connections = connections
         self._session: Session | None = None
         self._lock = threading.Lock()
 
@@ -100,81 +83,81 @@ class TempauthCredentials:
         return True
 
     def _ask(self) -> Session:
-        from swiftclient import client
-
+        who = {"X-Auth-User": self._reference.user, "X-Auth-Key": self._reference.key}
         try:
-            url, token = client.get_auth_1_0(
-                self._reference.auth_address,
-                self._reference.user,
-                self._reference.key,
-                cacert=self._access.cacert,
-                insecure=self._access.insecure,
-                timeout=self._access.timeout,
-            )
+            with self._connections.borrow(self._reference.auth_address) as (url, http):
+                http.request("GET", url.path, headers=who)
+                response = http.getresponse()
+                response.read()
         except Exception as error:
             raise _not_let_in(error) from None
-        if not url or not token:
-            raise _not_let_in(ValueError())
-        return Session(self._access.endpoint or url, token)
+        token = response.getheader("x-storage-token", response.getheader("x-auth-token"))
+        storage_url = response.getheader("x-storage-url")
+        if not 200 <= response.status < 300 or not storage_url or not token:
+            raise _not_let_in(ValueError(), response.status)
+        return Session(self._connections.access.endpoint or storage_url, token)
 
 
 class KeystoneCredentials:
     """Versions 2 and 3: renewed when the token is about to expire or was refused."""
 
-    as_caller = False
-
-    def __init__(self, plugin: Any, access: Access, storage_url: str | None = None) -> None:
-        from keystoneauth1.session import Session as KeystoneSession
-
-        self.plugin = plugin
-        self.keystone = KeystoneSession(
-            auth=plugin, verify=access.verify, timeout=access.timeout, user_agent="glance"
-        )
-        self._access = access
+    def __init__(
+        self,
+        plugin: Any,
+        connections: Connections,
+        storage_url: str | None = None,
+        *,
+        as_caller: bool = False,
+    ) -> None:
+        self.as_caller = as_caller
+        self.keystone = connections.keystone(plugin)
+        self._plugin = plugin
+        self._connections = connections
         self._storage_url = storage_url
 
     def session(self) -> Session:
         try:
-            granted = self.plugin.get_access(self.keystone)
-            if granted.will_expire_soon(self._access.expire_soon_interval):
-                self.plugin.invalidate()
-                granted = self.plugin.get_access(self.keystone)
+            granted = self._plugin.get_access(self.keystone)
+            if granted.will_expire_soon(self._connections.access.expire_soon_interval):
+                self._plugin.invalidate()
+                granted = self._plugin.get_access(self.keystone)
             return Session(self._storage_url or self._endpoint(granted), granted.auth_token)
         except Exception as error:
             raise _not_let_in(error) from None
 
     def renew(self, refused: Session) -> bool:
-        return bool(self.plugin.invalidate())
+        return bool(self._plugin.invalidate())
 
     def storage_url_of(self, tenant: str) -> str | None:
         """Another tenant's account, where the service's own URL shows how they are named."""
         url = self.session().storage_url
-        project = self.plugin.get_access(self.keystone).project_id
+        project = self._plugin.get_access(self.keystone).project_id
         head, found, tail = url.rpartition(project) if project else ("", "", url)
         return f"{head}{tenant}{tail}" if found else None
 
     def at(self, storage_url: str) -> "KeystoneCredentials":
         """The same token used for another account."""
-        return KeystoneCredentials(self.plugin, self._access, storage_url)
+        return KeystoneCredentials(self._plugin, self._connections, storage_url)
 
     def _endpoint(self, granted: Any) -> str:
-        if self._access.endpoint:
-            return self._access.endpoint
+        access = self._connections.access
+        if access.endpoint:
+            return access.endpoint
         url: str = granted.service_catalog.url_for(
-            service_type=self._access.service_type,
-            interface=self._access.endpoint_type,
-            region_name=self._access.region,
+            service_type=access.service_type,
+            interface=access.endpoint_type,
+            region_name=access.region,
         )
         return url
 
 
 def credentials_of(
-    reference: Reference, access: Access
+    reference: Reference, connections: Connections
 ) -> TempauthCredentials | KeystoneCredentials:
     """The kind of credentials that the reference's auth_version asks for."""
     if reference.auth_version == "1":
-        return TempauthCredentials(reference, access)
-    return KeystoneCredentials(_password(reference), access)
+        return TempauthCredentials(reference, connections)
+    return KeystoneCredentials(_password(reference), connections)
 
 
 def _password(reference: Reference, trust_id: str | None = None) -> Any:
@@ -234,14 +217,14 @@ def storage_urls(catalog: Sequence[Any], access: Access) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def trusted(
-    ctx: RequestContext, reference: Reference, access: Access, storage_url: str
+    ctx: RequestContext, reference: Reference, connections: Connections, storage_url: str
 ) -> Iterator[KeystoneCredentials]:
     """Credentials that act as the caller and outlive the caller's token.
 
     The caller's token makes a Keystone trust for the configured user, for the length of the
     block. Raises BackendUnavailable where Keystone does not grant one.
     """
-    trustee = KeystoneCredentials(_password(reference), access)
+    trustee = KeystoneCredentials(_password(reference), connections)
     trusts = f"{_versioned(reference)}/OS-TRUST/trusts"
     caller = {"X-Auth-Token": ctx.token or ""}
     try:
@@ -259,8 +242,9 @@ def trusted(
         trust_id = answer.json()["trust"]["id"]
     except Exception as error:
         raise _not_let_in(error) from None
-    lasting = KeystoneCredentials(_password(reference, trust_id), access, storage_url)
-    lasting.as_caller = True
+    lasting = KeystoneCredentials(
+        _password(reference, trust_id), connections, storage_url, as_caller=True
+    )
     try:
         yield lasting
     finally:
@@ -288,11 +272,11 @@ def require_libraries(auth_versions: set[str]) -> None:
     client.logger_settings["reveal_sensitive_prefix"] = 0
 
 
-def _not_let_in(error: Exception) -> errors.GlanceError:
+def _not_let_in(error: Exception, status: int | None = None) -> errors.GlanceError:
     """The error for a caller. Its cause names hosts, so the log gets only its kind."""
     if isinstance(error, errors.GlanceError):
         return error
-    status = getattr(error, "http_status", None)
+    status = status or getattr(error, "http_status", None)
     LOG.warning(
         "The Swift store's credentials gave no access: %s%s.",
         type(error).__name__,

@@ -8,7 +8,7 @@ from typing import ClassVar, TypeVar
 from common import errors
 from common.context import RequestContext
 from glance_store.driver import Capability, Stored
-from glance_store.drivers import swift_credentials, swift_locations
+from glance_store.drivers import swift_locations
 from glance_store.drivers.swift import Place, SwiftStore
 from glance_store.drivers.swift_account import Account
 from glance_store.drivers.swift_locations import SwiftLocation
@@ -80,21 +80,15 @@ class MultiTenantSwiftStore(SwiftStore):
 
     @contextlib.contextmanager
     def _lasting(self, ctx: RequestContext, place: Place) -> Iterator[Account]:
-        reference = self._accounts.default
-        usable = reference is not None and reference.auth_version == "3" and ctx.token is not None
-        if reference is None or not usable or not self.conf["swift_store_use_trusts"]:
-            yield place.account
-            return
+        account = place.account
         with contextlib.ExitStack() as stack:
-            storage_url = place.account.credentials.session().storage_url
-            try:
-                trust = swift_credentials.trusted(
-                    ctx, reference, self._accounts.access, storage_url
-                )
-                account = self._accounts.account(stack.enter_context(trust))
-            except BackendUnavailable:
-                LOG.warning("No Keystone trust was granted: the upload ends with its token.")
-                account = place.account
+            storage_url = account.credentials.session().storage_url
+            trust = self._accounts.trusted(ctx, storage_url)
+            if trust is not None and self.conf["swift_store_use_trusts"]:
+                try:
+                    account = self._accounts.account(stack.enter_context(trust))
+                except BackendUnavailable:
+                    LOG.warning("No Keystone trust was granted: the upload ends with its token.")
             yield account
 
     def _with_rights(

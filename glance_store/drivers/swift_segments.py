@@ -11,7 +11,6 @@ import logging
 import re
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from urllib.parse import quote, unquote
 
 from common import errors
 from common.concurrency import Behind
+from common.query import is_uuid_like
 from common.upload import CHUNK
 from glance_store.drivers.swift_account import Account
 from glance_store.errors import BackendUnavailable
@@ -42,20 +42,12 @@ def segment_name(name: str, number: int) -> str:
 
 def image_of(name: str) -> tuple[str | None, bool]:
     """The image an object belongs to, None if to none, and whether it is one of its segments."""
-    if _is_image_id(name):
+    if is_uuid_like(name):
         return name, False
     match = _SEGMENT.fullmatch(name)
-    if match and _is_image_id(match[1]):
+    if match and is_uuid_like(match[1]):
         return match[1], True
     return None, False
-
-
-def _is_image_id(name: str) -> bool:
-    try:
-        uuid.UUID(name)
-    except ValueError:
-        return False
-    return True
 
 
 class Pipe:
