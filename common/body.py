@@ -1,6 +1,7 @@
 """Outgoing bytes. Whoever stands between a store and the socket passes a Body on unread."""
 
 import abc
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
@@ -77,7 +78,9 @@ class FileBody(Body):
             yield chunk
 
     def release(self) -> None:
-        self.file.close()
+        # A network filesystem that is gone says so here once more.
+        with contextlib.suppress(OSError):
+            self.file.close()
 
 
 class StreamBody(Body):

@@ -121,7 +121,9 @@ class NewFile:
 
     def abandon(self) -> None:
         """Leave nothing, not even after a publish that failed; quiet if the disk is gone too."""
-        self._file.close()
+        # A network filesystem may have kept the error of an earlier write for this.
+        with contextlib.suppress(OSError):
+            self._file.close()
         for name in (self._part, self._name if self._published else None):
             if name is not None:
                 with contextlib.suppress(OSError):
