@@ -140,10 +140,10 @@ def _location(entry: Mapping[str, Any]) -> Location:
     status = entry.get("status") or ACTIVE
     if not isinstance(status, str) or status not in _LOCATION_STATUSES:
         raise errors.Invalid("Invalid value for location_data: unknown status.")
-    number = entry.get("id")
+    number, metadata = entry.get("id"), entry.get("metadata")
     return Location(
         require_long_text("location", entry.get("url")),
-        require_object(entry.get("metadata") or {}, "location_data"),
+        {} if metadata is None else require_object(metadata, "location_data"),
         status,
         None if number is None else parse_integer("location_data", number, 1, MAX_INT32),
     )
