@@ -23,7 +23,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["common*", "glance_api*", "glance_registry*", "glance_store*"]),
-    package_data={"glance_registry.db": ["migrations/*.mako", "migrations/versions/*.py"]},
+    package_data={
+        "glance_registry.db": ["migrations/*.mako", "migrations/versions/*.py"],
+        "glance_store.drivers": ["*.wsdl"],
+    },
     data_files=[("etc/glance", sorted(glob("etc/*")))],
     install_requires=[
         "alembic>=1.13",
