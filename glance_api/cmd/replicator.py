@@ -29,8 +29,9 @@ OPTIONS: Final = (
     cfg.StrOpt(
         "slavetoken", short="S", default="", secret=True, help="Token for the server copied to."
     ),
-    cfg.StrOpt("command", positional=True, required=False, help="What to do."),
-    cfg.MultiStrOpt("args", positional=True, required=False, help="Servers and paths."),
+    cfg.MultiStrOpt(
+        "words", positional=True, required=False, help="The command, its servers and paths."
+    ),
 )
 
 
@@ -53,10 +54,11 @@ class Command:
 
 def main() -> int:
     try:
-        conf = config.load("replicator", sys.argv[1:], cli=OPTIONS)
+        command, argv = _split(sys.argv[1:])
+        conf = config.load("replicator", argv, cli=OPTIONS)
         log.hide(*(token for token in (conf.token, conf.mastertoken, conf.slavetoken) if token))
         log.setup(conf, "replicator")
-        _run(conf)
+        _run(conf, [*command, *(conf.words or ())])
     except (ConfigurationError, UsageError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -66,16 +68,22 @@ def main() -> int:
     return 0
 
 
-def _run(conf: Configuration) -> None:
-    if conf.command in (None, "help"):
-        _help(conf.args or [])
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The command and the rest: argparse wants words together, not on both sides of options."""
+    leading = 1 if argv and not argv[0].startswith("-") else 0
+    return argv[:leading], argv[leading:]
+
+
+def _run(conf: Configuration, words: list[str]) -> None:
+    name, *arguments = words or ["help"]
+    if name == "help":
+        _help(arguments)
         return
-    command = COMMANDS.get(conf.command)
+    command = COMMANDS.get(name)
     if command is None:
-        raise UsageError(f"Unknown command: {conf.command}")
-    arguments = conf.args or []
+        raise UsageError(f"Unknown command: {name}")
     if len(arguments) < len(command.arguments):
-        print(command.usage(conf.command))
+        print(command.usage(name))
         raise UsageError("ERROR: too few arguments")
     command.run(conf, arguments)
 
