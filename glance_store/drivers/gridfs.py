@@ -71,6 +71,8 @@ class GridFSStore(Store):
     capabilities: ClassVar[Capability] = (
         Capability.READ | Capability.WRITE | Capability.DELETE | Capability.LIST
     )
+    # A URL is read with our credentials: with one a caller could read, or delete, anybody's image.
+    accepts_external: ClassVar[bool] = False
     options: ClassVar[Sequence[cfg.Opt]] = (
         cfg.StrOpt(
             "mongodb_store_uri",
@@ -173,9 +175,10 @@ class GridFSStore(Store):
     def _undo(self, writer: "_Writer") -> None:
         try:
             writer.undo()
-        except self._pymongo.errors.PyMongoError:
+        except self._pymongo.errors.PyMongoError as error:
             # The error that led here is the one to tell; discard gets another chance.
-            LOG.warning("Chunks of image %s are left behind", writer.image_id, exc_info=True)
+            reason = type(error).__name__
+            LOG.warning("Chunks of image %s are left behind: %s", writer.image_id, reason)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -17,7 +17,6 @@ from datetime import UTC
 from typing import Any, ClassVar
 
 from oslo_config import cfg
-from oslo_utils import netutils
 
 from common import errors
 from common.body import Body
@@ -26,11 +25,11 @@ from common.query import is_uuid_like
 from common.upload import Upload
 from glance_store.driver import Capability, Store, Stored
 from glance_store.drivers.vmware_files import DatastoreFile, FileServer, parse_url
-from glance_store.drivers.vmware_session import Server, VSphereFault, VSphereSession
+from glance_store.drivers.vmware_session import VSphereFault, VSphereSession
+from glance_store.drivers.vmware_settings import OPTIONS, Datastore, Settings
 from glance_store.errors import (
     BackendUnavailable,
     BadLocation,
-    BadStoreConfiguration,
     StorageFull,
     StorageWriteDenied,
 )
@@ -57,15 +56,6 @@ _UNDO_AFTER = (0.0, 0.2, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Datastore:
-    """One entry of vmware_datastores; of two, the one with the greater weight is filled first."""
-
-    datacenter: str
-    name: str
-    weight: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class _Mounted:
     """A configured datastore as vSphere knows it now."""
 
@@ -82,55 +72,22 @@ class VMwareStore(Store):
     capabilities: ClassVar[Capability] = (
         Capability.READ | Capability.WRITE | Capability.DELETE | Capability.LIST
     )
-    options: ClassVar[Sequence[cfg.Opt]] = (
-        cfg.StrOpt(
-            "vmware_server_host",
-            help="Host name or address of the vCenter or ESX, with :port if that is not 443.",
-        ),
-        cfg.StrOpt("vmware_server_username", help="User of the vCenter or ESX."),
-        cfg.StrOpt("vmware_server_password", secret=True, help="That user's password."),
-        cfg.IntOpt(
-            "vmware_api_retry_count",
-            default=10,
-            help="How often a call is repeated when the server is away or overloaded.",
-        ),
-        cfg.IntOpt(
-            "vmware_task_poll_interval",
-            default=5,
-            help="Seconds between two looks at a task that vSphere is working on, at most.",
-        ),
-        cfg.StrOpt(
-            "vmware_store_image_dir",
-            default="/openstack_glance",
-            help="Directory on the datastores that holds the images.",
-        ),
-        cfg.BoolOpt(
-            "vmware_insecure",
-            default=False,
-            deprecated_name="vmware_api_insecure",
-            help="Do not verify the server's certificate. Ignored where vmware_ca_file is set.",
-        ),
-        cfg.StrOpt("vmware_ca_file", help="CA bundle to verify the server's certificate with."),
-        cfg.MultiStrOpt(
-            "vmware_datastores",
-            default=[],
-            help="A datastore for images, as datacenter:datastore:weight; repeatable. Among those "
-            "of the greatest weight that have room, the one with the most free space is used.",
-        ),
-    )
+    # A URL is read with our session: with one a caller could read, or delete, anybody's image.
+    accepts_external: ClassVar[bool] = False
+    options: ClassVar[Sequence[cfg.Opt]] = OPTIONS
 
     def __init__(self, conf: Mapping[str, Any]) -> None:
         super().__init__(conf)
-        server = _server(conf)
-        self._host: str = conf["vmware_server_host"]
-        self._directory = _directory(conf.get("vmware_store_image_dir") or "/openstack_glance")
-        self._datastores = _datastores(conf.get("vmware_datastores") or ())
+        settings = Settings.read(conf)
+        self._host = settings.host
+        self._directory = settings.directory
+        self._datastores = settings.datastores
         self._session = VSphereSession(
-            server,
-            retries=_positive(conf, "vmware_api_retry_count", 10),
-            poll_interval=_positive(conf, "vmware_task_poll_interval", 5),
+            settings.server,
+            retries=settings.api_retry_count,
+            poll_interval=settings.task_poll_interval,
         )
-        self._files = FileServer(server, self._session)
+        self._files = FileServer(settings.server, self._session)
         self._lock = threading.Lock()
         self._prepared: set[Datastore] = set()
 
@@ -319,9 +276,10 @@ class VMwareStore(Store):
                 self._delete(unfinished, mounted.datacenter)
             except errors.NotFound:
                 continue
-            except errors.GlanceError:
+            except errors.GlanceError as error:
                 # The error that led here is the one to tell; discard gets another chance.
-                LOG.warning("An unfinished upload is left on a datastore", exc_info=True)
+                reason = type(error).__name__
+                LOG.warning("An unfinished upload is left on a datastore: %s", reason)
             return
 
 
@@ -340,56 +298,3 @@ def _choose(mounted: Sequence[_Mounted], size: int) -> _Mounted:
     if not with_room:
         raise StorageFull()
     return max(with_room, key=lambda one: (one.datastore.weight, one.free))
-
-
-def _server(conf: Mapping[str, Any]) -> Server:
-    for name in ("vmware_server_host", "vmware_server_username", "vmware_server_password"):
-        if not conf.get(name):
-            raise BadStoreConfiguration(f"{name} must be set for the vmware store.")
-    try:
-        host, port = netutils.parse_host_port(conf["vmware_server_host"], 443)
-    except ValueError:
-        raise BadStoreConfiguration("vmware_server_host is not a host or host:port.") from None
-    insecure = bool(conf.get("vmware_insecure"))
-    ca_file = conf.get("vmware_ca_file") or None
-    if insecure and not ca_file:
-        LOG.warning("vmware_insecure is set: the server's certificate is not verified")
-    return Server(
-        host,
-        port,
-        conf["vmware_server_username"],
-        conf["vmware_server_password"],
-        ca_file,
-        insecure,
-    )
-
-
-def _directory(text: str) -> str:
-    directory = text.strip("/")
-    if not directory or any(part in ("", ".", "..") for part in directory.split("/")):
-        raise BadStoreConfiguration("vmware_store_image_dir must name a directory.")
-    return directory
-
-
-def _positive(conf: Mapping[str, Any], name: str, default: int) -> int:
-    value = int(conf.get(name, default))
-    if value <= 0:
-        raise BadStoreConfiguration(f"{name} must be greater than zero.")
-    return value
-
-
-def _datastores(entries: Sequence[str]) -> tuple[Datastore, ...]:
-    if not entries:
-        raise BadStoreConfiguration("vmware_datastores must name at least one datastore.")
-    return tuple(_datastore(entry) for entry in entries)
-
-
-def _datastore(entry: str) -> Datastore:
-    # From the right: the path of a datacenter may hold colons.
-    parts = [part.strip() for part in entry.rsplit(":", 2)]
-    weight = parts[2] if len(parts) == 3 and parts[2] else "0"
-    if len(parts) < 2 or not parts[0] or not parts[1] or not weight.isdecimal():
-        raise BadStoreConfiguration(
-            "vmware_datastores must be datacenter:datastore:weight, with a whole number as weight."
-        )
-    return Datastore(parts[0], parts[1], int(weight))

@@ -163,3 +163,8 @@ def test_failures_are_named_without_saying_where(monkeypatch, caplog, raised, ex
 def test_anything_but_a_plain_name_is_a_bad_location(url):
     with pytest.raises(BadLocation):
         store_at().validate(url)
+
+
+def test_locations_are_never_a_callers():
+    """SEC-040: whoever could name one would read, or delete, anybody's image."""
+    assert not store_at().accepts_external

@@ -9,9 +9,10 @@ from common import errors
 from common.context import RequestContext
 from glance_store import BackendUnavailable, BadLocation, BadStoreConfiguration, StorageFull
 from glance_store.drivers import vmware, vmware_files, vmware_session
-from glance_store.drivers.vmware import Datastore, VMwareStore
+from glance_store.drivers.vmware import VMwareStore
 from glance_store.drivers.vmware_files import DatastoreFile, FileServer, parse_url
 from glance_store.drivers.vmware_session import Server, Transient, VSphereFault, VSphereSession
+from glance_store.drivers.vmware_settings import Datastore
 from glance_store.testing import content_of, upload_of
 
 SECRET = "canary-pa55word"
@@ -350,3 +351,8 @@ def test_unfinished_uploads_are_told_from_images():
     assert vmware._UNFINISHED.fullmatch(f"{image_id}.{'0a' * 8}.part")["image_id"] == image_id
     assert vmware._UNFINISHED.fullmatch(image_id) is None
     assert vmware._UNFINISHED.fullmatch(f"{image_id}.part") is None
+
+
+def test_locations_are_never_a_callers():
+    """SEC-040: whoever could name one would read, or delete, anybody's image."""
+    assert not VMwareStore(CONF).accepts_external
