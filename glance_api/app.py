@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from paste.deploy import loadwsgi
 
-from common.config import Configuration, ConfigurationError, for_library
+from common.config import Configuration, ConfigurationError
 from common.context import RequestContext
 from common.policy import PolicyEnforcer, enforcer_from
 from common.wsgi.faults import Application, FaultFilter, StartResponse
@@ -33,6 +33,7 @@ from glance_api.layers.quota import QuotaLayer, QuotaMemberLayer, Quotas
 from glance_api.layers.registry import RegistryMemberRepo, RegistryRepo
 from glance_api.leases import LeaseKeeper
 from glance_api.location_cipher import LocationCipher
+from glance_api.message_bus import library_conf
 from glance_api.notifier import Notifier, notifier_from
 from glance_api.property_rules import BadProtectionFile, PropertyRules
 from glance_api.rate_limit import RateLimitFilter
@@ -199,7 +200,7 @@ def _registry_tls(conf: Configuration) -> ssl.SSLContext:
 
 def _notifier(conf: Configuration) -> Notifier:
     try:
-        return notifier_from(conf, lambda: for_library(conf))
+        return notifier_from(conf, lambda: library_conf(conf))
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
 

@@ -115,8 +115,8 @@ class BusDriver:
 
         def connect() -> Any:
             conf = library_conf()
-            transport = oslo_messaging.get_notification_transport(conf)
             oslo_messaging.set_transport_defaults("glance")
+            transport = oslo_messaging.get_notification_transport(conf)
             return oslo_messaging.Notifier(
                 transport,
                 publisher_id,

@@ -66,7 +66,7 @@ REGISTRY: Final = (
     cfg.StrOpt(
         "registry_host",
         default="0.0.0.0",
-        help="Host of the registry. Set a name or an address: the default only works by accident.",
+        help="Host of the registry. The default means this host; better say so: 127.0.0.1.",
     ),
     cfg.PortOpt("registry_port", default=9191, help="Port of the registry."),
 )

@@ -70,6 +70,7 @@ def test_a_mitaka_file_works_unchanged(load: Load) -> None:
     assert conf.log_file == "/var/log/glance/api.log"
     assert conf.paste_deploy.flavor == "keystone"
     assert conf.oslo_policy.policy_file == "policy.json"
+    assert conf.oslo_messaging_notifications.driver == ["messaging"]
 
 
 @pytest.mark.parametrize(("program", "port"), [("api", 9292), ("registry", 9191)])
