@@ -1,0 +1,39 @@
+"""Section [database] as an operator wrote it."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from common import config
+from glance_registry.db.settings import database_settings
+
+
+def connection(tmp_path: Path, url: str) -> str:
+    (tmp_path / "registry.conf").write_text(f"[database]\nconnection = {url}\n")
+    conf = config.load("registry", ["--config-file", str(tmp_path / "registry.conf")])
+    return database_settings(conf).connection
+
+
+@pytest.mark.skipif(importlib.util.find_spec("MySQLdb") is not None, reason="MySQLdb is installed")
+@pytest.mark.parametrize("scheme", ["mysql", "mysql+mysqldb"])
+def test_a_mysql_url_of_mitakas_days_works(tmp_path: Path, scheme: str) -> None:
+    given = f"{scheme}://glance:p%40ss@db:3307/glance?charset=utf8"
+    assert (
+        connection(tmp_path, given) == "mysql+pymysql://glance:p%40ss@db:3307/glance?charset=utf8"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql+pymysql://g:p@db/glance", "sqlite:////var/x.sqlite", "postgresql://g:p@db/glance"],
+)
+def test_other_urls_stay_as_they_are(tmp_path: Path, url: str) -> None:
+    assert connection(tmp_path, url) == url
+
+
+def test_a_text_that_is_no_url_stops_the_start_without_being_shown(tmp_path: Path) -> None:
+    with pytest.raises(config.ConfigurationError, match="connection") as stopped:
+        connection(tmp_path, "glance:canary@db")
+    assert "canary" not in str(stopped.value)
+    assert stopped.value.__cause__ is None
