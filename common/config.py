@@ -111,21 +111,31 @@ def settings(conf: Configuration) -> dict[tuple[str, str], list[str]]:
 
 
 def secrets(conf: Configuration) -> set[str]:
-    """Every value in the files that is declared a secret, or whose option's name says it is."""
+    """Every value that is declared a secret, or whose option's name in a file says it is."""
     declared = {
-        name
+        (section, option): _names(section, option)
         for section, options in conf.declared
         for option in options
         if option.secret
-        for name in _names(section, option)
     }
-    return {
-        value
-        for setting, values in settings(conf).items()
-        if setting in declared or _SECRET_NAME.search(setting[1])
-        for value in values
-        if value
-    }
+    found = {_value(conf, section, option) for section, option in declared}
+    names = {name for former in declared.values() for name in former}
+    for setting, values in settings(conf).items():
+        if setting in names or _SECRET_NAME.search(setting[1]):
+            found.update(values)
+    return {value for value in found if value}
+
+
+def _value(conf: Configuration, section: str, option: cfg.Opt) -> str:
+    """The value in force, which the environment may have given; "" for a default, which is no
+    secret, and for an option that a library registers.
+    """
+    try:
+        values: Mapping[str, Any] = conf if section == "DEFAULT" else conf[section]
+        value = values[option.dest]
+    except (cfg.Error, KeyError):
+        return ""
+    return "" if value == option.default else str(value)
 
 
 def report(conf: Configuration) -> None:

@@ -70,7 +70,7 @@ METADATA_KEY: Final = (
     cfg.StrOpt(
         "digest_algorithm",
         default="sha256",
-        help="Digest used to check at start that the TLS key and certificate belong together.",
+        help="Accepted and ignored: the TLS library checks that key and certificate match.",
     ),
 )
 

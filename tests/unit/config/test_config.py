@@ -305,3 +305,12 @@ def test_secrets_are_found_under_any_name(load: Load) -> None:
         "[keystone_authtoken]\npassword = three\nauth_type = no\n[x]\nswift_store_key = four\n"
     )
     assert config.secrets(conf) == {"one", "two", "three", "four"}
+
+
+def test_the_environment_wins_over_the_files_and_its_secrets_are_known(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OS_DATABASE__CONNECTION", "sqlite:///environment")
+    conf = load("[database]\nconnection = sqlite:///file\n")
+    assert conf.database.connection == "sqlite:///environment"
+    assert config.secrets(conf) == {"sqlite:///environment", "sqlite:///file"}
