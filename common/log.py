@@ -106,25 +106,42 @@ def scrub(text: str) -> str:
 
 
 def setup(conf: config.Configuration, program: str) -> None:
-    """Log as conf says from now on; may be called again, with a newer conf."""
+    """Log as conf says from now on; may be called again, with a newer conf.
+
+    Raises ConfigurationError, and goes on logging as before, if that cannot be done.
+    """
     global _identity_format
-    _identity_format = conf.logging_user_identity_format
     hide(*config.secrets(conf))
-    logging.setLogRecordFactory(_Record)
     root = logging.getLogger()
     former = list(root.handlers)
+    try:
+        _make_handlers(conf, program)
+    except (oslo_log.LogConfigError, OSError, TypeError) as error:
+        root.handlers[:] = former
+        raise config.ConfigurationError(
+            f"log_file, log_config_append or syslog_log_facility cannot be used: {error}"
+        ) from error
+    _identity_format = conf.logging_user_identity_format
+    logging.setLogRecordFactory(_Record)
+    handlers = _handlers()
+    for handler in former:
+        if handler not in handlers:
+            handler.close()
+    if not conf.log_config_append:
+        root.setLevel(_level(conf))
+    for handler in handlers:
+        _own(handler, conf)
+
+
+def _make_handlers(conf: config.Configuration, program: str) -> None:
+    # It would notify through oslo.messaging's global configuration, which nobody fills.
+    conf.set_override("publish_errors", False)
     umask = os.umask(0o027)
     try:
         # Its remedy for locks under green threads writes to a pipe for every record; see _own.
         oslo_log.setup(conf, f"{config.PROJECT}-{program}", fix_eventlet=False)
     finally:
         os.umask(umask)
-    for handler in former:
-        handler.close()
-    if not conf.log_config_append:
-        root.setLevel(_level(conf))
-    for handler in _handlers():
-        _own(handler, conf)
 
 
 class _Record(logging.LogRecord):
@@ -189,7 +206,9 @@ def _handlers() -> set[logging.Handler]:
 
 def _own(handler: logging.Handler, conf: config.Configuration) -> None:
     if conf.log_config_append or conf.use_json:
-        handler.setFormatter(_Scrubbed(handler.formatter or logging.Formatter()))
+        # A file that has not changed is not read again.
+        if not isinstance(handler.formatter, _Scrubbed):
+            handler.setFormatter(_Scrubbed(handler.formatter or logging.Formatter()))
     else:
         handler.setFormatter(_LineFormatter(conf))
     # Writing a line never lets another green thread run, so a native lock is right among them,

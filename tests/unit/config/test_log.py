@@ -196,6 +196,32 @@ def test_a_log_config_append_file_keeps_its_formats_but_no_secret(
     assert own.read_text() == "req-7|a\\nb http://***@h/\n"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["log_file = /nonexistent/directory/x.log"],
+        ["log_config_append = /nonexistent/logging.ini"],
+        ["use_syslog = true", "syslog_log_facility = LOG_NOTHING"],
+    ],
+)
+def test_a_log_that_cannot_be_set_up_stops_the_start_and_a_reload_changes_nothing(
+    set_up: Setup, options: list[str]
+) -> None:
+    """SEC-082."""
+    path = set_up()
+    with pytest.raises(config.ConfigurationError, match=options[-1].split()[0]):
+        set_up(*options)
+    LOG.info("still here")
+    assert path.read_text().endswith("still here\n")
+
+
+def test_errors_are_not_published_whatever_a_file_says(set_up: Setup) -> None:
+    path = set_up("publish_errors = true")
+    LOG.error("not published")
+    assert "not published" in path.read_text()
+    assert len(logging.getLogger().handlers) == 1
+
+
 def test_an_access_line_costs_little(set_up: Setup) -> None:
     set_up()
     arguments = ("127.0.0.1", "GET", "/v1/images/3fa85f64-5717-4562-b3fc-2c963f66afa6", 200, 0.0123)
