@@ -23,7 +23,7 @@ from common.config import Configuration, ConfigurationError, for_library, settin
 from common.context import RequestContext
 from common.policy import enforcer_from
 from common.query import parse_boolean
-from common.wsgi.faults import Application, StartResponse
+from common.wsgi.faults import Application, FaultFilter, StartResponse
 from common.wsgi.paste import configuration
 from common.wsgi.resource import CONTEXT
 
@@ -276,7 +276,8 @@ def cors_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFac
     sections = [conf[name] for name in conf if name == "cors" or name.startswith("cors.")]
 
     def make(app: Application) -> Application:
-        handler = cors.CORS(app, cfg.ConfigOpts())
+        # What is raised behind it must be an answer by then: a preflight's refusal becomes 200.
+        handler = cors.CORS(FaultFilter(app), cfg.ConfigOpts())
         for section in sections:
             handler.add_origin(**{name: section[name] for name in _CORS_OPTIONS})
         return CorsFilter(app, handler)
