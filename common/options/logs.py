@@ -13,6 +13,7 @@ LEVELS: Final = [
     "boto3=WARN",
     "botocore=WARN",
     "eventlet=WARN",
+    "eventlet.wsgi.server=INFO",
     "iso8601=WARN",
     "keystoneauth=WARN",
     "keystonemiddleware=WARN",
