@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from oslo_config import cfg
 
 from common import errors
-from common.concurrency import Behind, Pending, offload, submit
+from common.concurrency import Behind, offload
 from common.query import is_uuid_like
 from glance_store import (
     BackendUnavailable,
@@ -31,6 +31,7 @@ from glance_store import (
     Upload,
 )
 from glance_store.drivers.ceph import Cluster, Pool
+from glance_store.drivers.readahead import ReadAheadBody
 
 LOG = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ SNAPSHOT: Final = "snap"
 _MIB: Final = 1024 * 1024
 # librbd accepts objects of up to 32 MiB.
 _CHUNK_SIZES: Final = range(1, 33)
-_READ_PIECE: Final = 4 * _MIB
 # An image of unknown size at least doubles when it is full, by no more than this: few resizes,
 # and few objects to look for when the excess is cut off (REL-093).
 _MOST_GROWTH: Final = 8 * 1024 * _MIB
@@ -185,43 +185,6 @@ class _Sink:
         self._capacity = size
 
 
-class _ImageBody(Body):
-    """A range of an open image; the next piece is read while the last one is sent."""
-
-    def __init__(
-        self, pool: Pool, image: Any, offset: int, length: int, held: contextlib.ExitStack
-    ) -> None:
-        super().__init__(length)
-        self._pool = pool
-        self._image = image
-        self._position = offset
-        self._end = offset + length
-        self._ahead: Pending[bytes] | None = None
-        self._held = held
-
-    def chunks(self) -> Iterator[bytes]:
-        self._read_ahead()
-        while (ahead := self._ahead) is not None:
-            with self._pool.domain_errors():
-                chunk = ahead.wait()
-            self._ahead = None
-            self._read_ahead()
-            yield chunk
-
-    def release(self) -> None:
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            with contextlib.suppress(Exception):
-                ahead.wait()
-        self._held.close()
-
-    def _read_ahead(self) -> None:
-        length = min(_READ_PIECE, self._end - self._position)
-        if length > 0:
-            self._ahead = submit(self._image.read, self._position, length)
-            self._position += length
-
-
 class RBDStore(Store):
     """Stores an image as RBD image `<image id>` of `rbd_store_pool` with the snapshot `snap`.
 
@@ -300,7 +263,7 @@ class RBDStore(Store):
             held.callback(offload, image.close)
             available = max(offload(image.size) - offset, 0)
             wanted = available if length is None else min(length, available)
-            return _ImageBody(pool, image, offset, wanted, held.pop_all())
+            return ReadAheadBody(image.read, offset, wanted, pool.domain_errors, held.pop_all())
 
     def size(self, ctx: RequestContext, url: str) -> int:
         address = _Address.of(url)
