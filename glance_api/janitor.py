@@ -10,15 +10,16 @@ import random
 import threading
 import time
 import uuid
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from common import errors
 from common.context import RequestContext
 from common.image import ACTIVE, DELETED, Image
 from common.lease import DELETE, Lease
 from glance_api.layers.location import delete_bytes
-from glance_api.leases import LeaseKeeper, is_dead_here, worker_name
-from glance_api.registry_client import FoundLease, RegistryClient
+from glance_api.leases import LeaseKeeper, LeaseRecords, is_dead_here, worker_name
+from glance_api.registry_client import FoundLease
 from glance_store.loader import Stores
 
 LOG = logging.getLogger(__name__)
@@ -27,12 +28,21 @@ _PAUSE_SECONDS: Final = 5.0
 _FAILURES_UNTIL_WARNING: Final = 3
 
 
+class Claims(LeaseRecords, Protocol):
+    """Leases as a caretaker sees them: the registry's or, for tools, its database's."""
+
+    def leases(self, ctx: RequestContext) -> Sequence[FoundLease]: ...
+
+    def claim(self, ctx: RequestContext, found: FoundLease, lease: Lease, seconds: int) -> Image:
+        """Take over a lease for lease.worker under lease.token. Raises Conflict if too late."""
+
+
 class Janitor:
     """service: the identity it shows to the registry and to stores."""
 
     def __init__(
         self,
-        registry: RegistryClient,
+        registry: Claims,
         stores: Stores,
         leases: LeaseKeeper,
         service: RequestContext,

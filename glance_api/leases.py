@@ -10,15 +10,14 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from common import errors
 from common.context import RequestContext
 from common.lease import Lease
 from common.upload import Upload
-from glance_api.registry_client import RegistryClient
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +28,33 @@ _RESERVE_AHEAD: Final = 8 * 1024 * 1024
 
 # Renewing and ending a lease takes its token and no other identity.
 NOBODY: Final = RequestContext()
+
+
+class LeaseState(Protocol):
+    """What a renewal found: `state` is held, lost or refused (the quota is used up)."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def deleted(self) -> bool: ...
+
+
+class LeaseRecords(Protocol):
+    """Where leases are recorded: the registry or, for tools, its database."""
+
+    def renew(
+        self, ctx: RequestContext, reserves: Mapping[str, int | None], seconds: int, quota: int = 0
+    ) -> Mapping[str, LeaseState]:
+        """Renew leases by token; a number raises the lease's reservation to it."""
+
+    def end_lease(
+        self,
+        ctx: RequestContext,
+        token: str,
+        status: str | None = None,
+        from_state: str | None = None,
+    ) -> None:
+        """End a lease; with a status, set it in the same transaction if from_state holds."""
 
 
 class LeaseLost(errors.ServiceUnavailable):
@@ -67,7 +93,7 @@ class _Held:
 
 
 class LeaseKeeper:
-    def __init__(self, registry: RegistryClient, host: str, seconds: int) -> None:
+    def __init__(self, registry: LeaseRecords, host: str, seconds: int) -> None:
         self.registry = registry
         self.host = host
         self.seconds = seconds

@@ -13,10 +13,13 @@ from oslo_config import cfg
 
 from common import config, errors, log
 from common.config import Configuration, ConfigurationError
+from glance_api.cmd import consistency
 from glance_registry.db import commands
 from glance_registry.db.engine import Database
 from glance_registry.db.metadefs import LoadMode
 from glance_registry.db.settings import database_settings
+from glance_store.errors import BadStoreConfiguration
+from glance_store.loader import option_groups
 
 Action = Callable[[Database, Any], str]
 
@@ -117,6 +120,7 @@ def _add_parsers(subparsers: Any) -> None:
         parser.set_defaults(action=action)
         if name not in _WITHOUT_LEGACY_FORM:
             _add_legacy_parser(subparsers, name)
+    consistency.add_parsers(subparsers)
 
 
 def _add_legacy_parser(subparsers: Any, name: str) -> None:
@@ -136,7 +140,7 @@ def _add_legacy_parser(subparsers: Any, name: str) -> None:
 
 def _load() -> Configuration:
     command = cfg.SubCommandOpt("command", handler=_add_parsers, help="What to do.")
-    return config.load("manage", sys.argv[1:], cli=[command])
+    return config.load("manage", sys.argv[1:], extra_groups=option_groups(), cli=[command])
 
 
 def main() -> int:
@@ -147,12 +151,24 @@ def main() -> int:
     log.setup(conf, "manage")
     database = Database(database_settings(conf))
     try:
+        if getattr(conf.command, "compare", None) is not None:
+            return _compare(conf, database)
         print(conf.command.action(database, conf.command))
     except errors.GlanceError as error:
         return _fail(_explain(error))
+    except (ConfigurationError, BadStoreConfiguration) as error:
+        return _fail(str(error))
     finally:
         database.dispose()
     return 0
+
+
+def _compare(conf: Configuration, database: Database) -> int:
+    sides = consistency.Consistency(conf, database)
+    status, lines = conf.command.compare(sides, conf.command)
+    for line in lines:
+        print(line)
+    return int(status)
 
 
 def _explain(error: errors.GlanceError) -> str:

@@ -89,20 +89,30 @@ def recount(connection: Connection, owner: str | None = None) -> int:
 
     Returns how many owners' figures were wrong.
     """
+    wrong = differences(connection, owner, lock=True)
+    for name, (stored, reserved) in wrong.items():
+        add(connection, name, stored, reserved)
+    return len(wrong)
+
+
+def differences(
+    connection: Connection, owner: str | None = None, *, lock: bool = False
+) -> dict[str, tuple[int, int]]:
+    """Per owner whose figures are wrong, what to add to its (bytes, reserved)."""
     condition = sa.true() if owner is None else owner_usage.c.owner == owner
-    # First of all: whoever changes an image meanwhile waits here, before its change is visible.
-    recorded = {
-        row.owner: (row.bytes, row.reserved)
-        for row in connection.execute(sa.select(owner_usage).where(condition).with_for_update())
-    }
+    statement = sa.select(owner_usage).where(condition)
+    if lock:
+        # First of all: whoever changes an image meanwhile waits here, before its change is
+        # visible.
+        statement = statement.with_for_update()
+    recorded = {row.owner: (row.bytes, row.reserved) for row in connection.execute(statement)}
     stored, reserved = _stored_bytes(connection, owner), _reserved_bytes(connection, owner)
-    wrong = 0
+    wrong = {}
     for name in stored.keys() | reserved.keys() | recorded.keys():
-        true_figures = (stored.get(name, 0), reserved.get(name, 0))
         now = recorded.get(name, (0, 0))
-        if now != true_figures:
-            wrong += 1
-            add(connection, name, true_figures[0] - now[0], true_figures[1] - now[1])
+        difference = stored.get(name, 0) - now[0], reserved.get(name, 0) - now[1]
+        if any(difference):
+            wrong[name] = difference
     return wrong
 
 
