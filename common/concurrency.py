@@ -20,12 +20,26 @@ class Pending(Protocol[T_co]):
     def wait(self) -> T_co: ...
 
 
+class Lane(Protocol):
+    """Pieces of work done in order, one at a time; belongs to one caller.
+
+    `put` waits until fewer pieces than the lane is deep are unfinished, `flush` until none is.
+    Either raises the error of a piece that failed, once; pieces behind that one are dropped.
+    """
+
+    def put(self, function: Callable[..., object], *args: Any) -> None: ...
+
+    def flush(self) -> None: ...
+
+
 class EventLoop(Protocol):
-    """What the server provides: see `offload` and `submit` for what is promised."""
+    """What the server provides: see `offload`, `submit` and `Behind` for what is promised."""
 
     def offload(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any: ...
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Pending[Any]: ...
+
+    def lane(self, depth: int) -> Lane: ...
 
 
 class _Done(Generic[T]):
@@ -42,12 +56,32 @@ class _Done(Generic[T]):
         return self._result
 
 
+class _InlineLane:
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+
+    def put(self, function: Callable[..., object], *args: Any) -> None:
+        self.flush()
+        try:
+            function(*args)
+        except Exception as error:
+            self._error = error
+
+    def flush(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
 class _NoLoop:
     def offload(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Pending[Any]:
         return _Done(function, args)
+
+    def lane(self, depth: int) -> Lane:
+        return _InlineLane()
 
 
 _loop: EventLoop = _NoLoop()
@@ -78,20 +112,18 @@ def submit(function: Callable[..., T], *args: Any) -> Pending[T]:
 
 
 class Behind:
-    """At most one piece of blocking work under way, overlapping with what its owner does.
+    """Blocking work that overlaps with what its owner does, in order and one piece at a time.
 
-    Used to write one chunk while the next is being received. An error of the work is raised by
-    the following `start` or by `wait`, whichever comes first.
+    Used to write one chunk while the next is being received. At most `depth` pieces are under
+    way or waiting; `start` waits for room. An error of the work is raised by the following
+    `start` or by `wait`, whichever comes first.
     """
 
-    def __init__(self) -> None:
-        self._pending: Pending[object] | None = None
+    def __init__(self, depth: int = 1) -> None:
+        self._lane = _loop.lane(depth)
 
     def start(self, function: Callable[..., object], *args: Any) -> None:
-        self.wait()
-        self._pending = submit(function, *args)
+        self._lane.put(function, *args)
 
     def wait(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.wait()
+        self._lane.flush()

@@ -79,8 +79,9 @@ class Upload:
         self._observers = observers
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._second = hashlib.new(hashing_algorithm) if hashing_algorithm else None
-        self._hashing = Behind()
-        self._hashing_second = Behind()
+        # Two deep: hashing takes longest, and must not wait to be told of the next chunk.
+        self._hashing = Behind(depth=2)
+        self._hashing_second = Behind(depth=2)
         self._abort_error: errors.GlanceError | None = None
         self._ended = False
 

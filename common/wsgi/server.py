@@ -17,10 +17,11 @@ from typing import Any, Final
 
 import eventlet
 import eventlet.wsgi
-from eventlet import greenio, tpool
+from eventlet import greenio, patcher
 from eventlet.hubs import trampoline
 
-from common import concurrency
+from common import concurrency, log
+from common.native import NativeThreads
 from common.wsgi.faults import Application
 from common.wsgi.framing import (
     BadFraming,
@@ -64,15 +65,13 @@ class ServerSettings:
     access_log: bool = True
 
 
-class _EventletLoop:
+def native_threads() -> NativeThreads:
     """Blocking work in native threads, while other requests go on."""
-
-    def offload(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return tpool.execute(function, *args, **kwargs)
-
-    def submit(self, function: Callable[..., Any], *args: Any) -> concurrency.Pending[Any]:
-        pending: concurrency.Pending[Any] = eventlet.spawn(tpool.execute, function, *args)
-        return pending
+    return NativeThreads(
+        patcher.original("threading"),
+        patcher.original("queue"),
+        lambda descriptor: trampoline(descriptor, read=True),
+    )
 
 
 class _Input(eventlet.wsgi.Input):
@@ -205,6 +204,7 @@ class _Connection(eventlet.wsgi.HttpProtocol):
             self.close_connection = True
         finally:
             self.server.outstanding_requests -= 1
+            log.unbind()
             # The request's objects would otherwise live as long as the idle connection.
             del self.environ, self.input
 
@@ -350,7 +350,7 @@ def run_worker(
     the event loop before the first request; finish when the last one has ended.
     """
     eventlet.hubs.use_hub()
-    concurrency.install(_EventletLoop())
+    concurrency.install(native_threads())
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGHUP):
