@@ -1,6 +1,8 @@
-"""The directories of the filesystem store: which may hold a new image, and which hold a path."""
+"""The directories of the filesystem store: which may hold a new image, and which hold a path.
 
-import logging
+Like `glance_store.disk`, this blocks and does not log.
+"""
+
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +16,6 @@ from glance_store.errors import (
     StorageFull,
     StorageWriteDenied,
 )
-
-LOG = logging.getLogger(__name__)
 
 DEFAULT_DATADIR: Final = "/var/lib/glance/images"
 
@@ -73,10 +73,11 @@ class Datadirs:
     def __iter__(self) -> Iterator[Datadir]:
         return iter(self._datadirs)
 
-    def choose(self, size: int | None) -> Datadir:
+    def choose(self, size: int | None) -> tuple[Datadir, list[errors.GlanceError]]:
         """Where a new image of size bytes goes: highest priority with room, then most room.
 
-        Raises StorageFull, StorageWriteDenied or BackendUnavailable if there is no place.
+        Also why directories before it were left out. Raises StorageFull, StorageWriteDenied or
+        BackendUnavailable if there is no place.
         """
         refusals: list[errors.GlanceError] = []
         for _, group in groupby(self._datadirs, key=lambda datadir: datadir.priority):
@@ -85,7 +86,6 @@ class Datadirs:
                 try:
                     free = datadir.free()
                 except errors.GlanceError as refusal:
-                    LOG.warning("a directory of the filesystem store is left out: %s", refusal)
                     refusals.append(refusal)
                     continue
                 if free >= max(size or 0, 1):
@@ -93,7 +93,7 @@ class Datadirs:
                 else:
                     refusals.append(StorageFull())
             if roomy:
-                return max(roomy, key=lambda entry: entry[0])[1]
+                return max(roomy, key=lambda entry: entry[0])[1], refusals
         raise min(refusals, key=_telling)
 
     def holding(self, directory: str) -> Datadir | None:

@@ -1,12 +1,12 @@
 """Files that appear whole or not at all, and what the operating system's errors mean to a store.
 
-Everything here blocks: callers on an event loop go through `common.concurrency`.
+Everything here blocks, so callers on an event loop go through `common.concurrency`; and nothing
+here logs, because the log's locks belong to the event loop.
 """
 
 import contextlib
 import ctypes
 import errno
-import logging
 import os
 from collections.abc import Iterator
 from io import FileIO
@@ -14,8 +14,6 @@ from typing import Final
 
 from common import errors
 from glance_store.errors import BackendUnavailable, StorageFull, StorageWriteDenied
-
-LOG = logging.getLogger(__name__)
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -52,12 +50,11 @@ def store_error(error: OSError) -> errors.GlanceError:
 
 @contextlib.contextmanager
 def store_errors() -> Iterator[None]:
-    """Turn any OSError of the block into the domain's error for it."""
+    """Turn any OSError of the block into the domain's error for it, with that as its cause."""
     try:
         yield
     except OSError as error:
-        LOG.warning("the filesystem store met %s", errno.errorcode.get(error.errno or 0, "?"))
-        raise store_error(error) from None
+        raise store_error(error) from error
 
 
 class NewFile:

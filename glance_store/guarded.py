@@ -1,6 +1,7 @@
 """What every call to a driver has in common, done once around all of them."""
 
 import contextlib
+import errno
 import logging
 import re
 import traceback
@@ -130,19 +131,26 @@ class GuardedStore(Store):
     def _hush(self, operation: str, image_id: str, url: str, error: errors.GlanceError) -> None:
         """Take from error whatever would show a URL where it is answered or logged."""
         if isinstance(error, errors.ServiceUnavailable):
-            cause = error.__cause__ or error.__context__
             LOG.warning(
                 "store %s: %s of image %s failed with %s, from %s",
                 self.name,
                 operation,
                 image_id,
                 type(error).__qualname__,
-                type(cause).__qualname__ if cause is not None else "the driver itself",
+                _kind(error.__cause__ or error.__context__),
             )
         error.__cause__ = None
         error.__suppress_context__ = True
         if url and url.partition(":")[2].strip("/") in error.message:
             error.args = (type(error).default,)
+
+
+def _kind(cause: BaseException | None) -> str:
+    """What sort of error cause is; its own words may hold a path or a URL."""
+    if cause is None:
+        return "the driver itself"
+    code = getattr(cause, "errno", None)
+    return errno.errorcode.get(code, type(cause).__qualname__) if code else type(cause).__qualname__
 
 
 class _GuardedBody(Body):

@@ -6,12 +6,12 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
 from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from oslo_config import cfg
 
@@ -26,6 +26,8 @@ from glance_store.driver import Capability, Store, Stored
 from glance_store.errors import BackendUnavailable, BadLocation, BadStoreConfiguration
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Everything an image id consists of (images-v1.md 8.2) and nothing that means something to a
 # filesystem; so neither an id nor a URL leads out of its directory.
@@ -75,6 +77,14 @@ OPTIONS: Final = (
 )
 
 
+class _NotAnImage(errors.NotFound):
+    """Something of an image's name that this store does not serve; `reason` is for the log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+
 class FilesystemStore(Store):
     """Writes whole files or none, and serves them in a form that can leave without a copy."""
 
@@ -94,7 +104,9 @@ class FilesystemStore(Store):
         self._mounts = _mounts(conf.get("filesystem_store_metadata_file"))
 
     def add(self, ctx: RequestContext, image_id: str, upload: Upload) -> tuple[str, dict[str, Any]]:
-        datadir, file = offload(self._create, _name_of(image_id), upload.size)
+        datadir, file, refusals = offload(self._create, _name_of(image_id), upload.size)
+        for refusal in refusals:
+            LOG.warning("a directory of the filesystem store is left out: %s", refusal)
         try:
             self._fill(file, upload)
             offload(file.publish)
@@ -107,15 +119,15 @@ class FilesystemStore(Store):
     def get(
         self, ctx: RequestContext, url: str, offset: int = 0, length: int | None = None
     ) -> Body:
-        file, size = offload(self._open, url)
+        file, size = self._located(url, _open)
         left = max(size - offset, 0)
         return FileBody(file, offset, left if length is None else min(left, length), self._chunk)
 
     def size(self, ctx: RequestContext, url: str) -> int:
-        return offload(self._size, url)
+        return self._located(url, _size)
 
     def delete(self, ctx: RequestContext, url: str) -> None:
-        offload(self._delete, url)
+        self._located(url, _delete)
 
     def discard(self, ctx: RequestContext, image_id: str) -> None:
         offload(self._discard, _name_of(image_id))
@@ -152,10 +164,12 @@ class FilesystemStore(Store):
                 with suppress(errors.GlanceError):
                     work.wait()
 
-    def _create(self, name: str, size: int | None) -> tuple[Datadir, NewFile]:
+    def _create(
+        self, name: str, size: int | None
+    ) -> tuple[Datadir, NewFile, list[errors.GlanceError]]:
         if any(os.path.lexists(os.path.join(datadir.path, name)) for datadir in self._datadirs):
             raise errors.Duplicate()
-        datadir = self._datadirs.choose(size)
+        datadir, refusals = self._datadirs.choose(size)
         file = NewFile(
             datadir.path,
             name,
@@ -163,38 +177,24 @@ class FilesystemStore(Store):
             permissions=self._permissions,
             durable=self._durable,
         )
-        return datadir, file
+        return datadir, file, refusals
 
-    def _open(self, url: str) -> tuple[FileIO, int]:
-        """The open file and its size; anything but a regular file is not an image (SEC-041)."""
-        datadir, path = self._located(url)
-        # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    def _located(self, url: str, operation: Callable[[Datadir, str], T]) -> T:
+        """Do operation, in a native thread, to the directory and path that url names."""
+        self.validate(url)
+        path = url.partition("://")[2]
+
+        def locate() -> T:
+            datadir = self._datadirs.holding(os.path.dirname(path))
+            if datadir is None:
+                raise _NotAnImage("lies outside the configured directories")
+            return operation(datadir, path)
+
         try:
-            descriptor = os.open(path, flags)
-        except OSError as error:
-            raise _unreadable(error, datadir) from None
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(descriptor)
-            LOG.warning("a name in the filesystem store is not a regular file")
-            raise errors.NotFound()
-        return FileIO(descriptor, "r"), found.st_size
-
-    def _size(self, url: str) -> int:
-        file, size = self._open(url)
-        file.close()
-        return size
-
-    def _delete(self, url: str) -> None:
-        datadir, path = self._located(url)
-        try:
-            os.unlink(path)
-        except FileNotFoundError as error:
-            raise _unreadable(error, datadir) from None
-        except OSError as error:
-            with store_errors():
-                raise error
+            return offload(locate)
+        except _NotAnImage as error:
+            LOG.warning("the file of image %s %s", os.path.basename(path), error.reason)
+            raise
 
     def _discard(self, name: str) -> None:
         for datadir in self._datadirs:
@@ -214,17 +214,6 @@ class FilesystemStore(Store):
                 with suppress(FileNotFoundError):
                     yield _stored(datadir, entry.name, entry.stat(follow_symlinks=False))
 
-    def _located(self, url: str) -> tuple[Datadir, str]:
-        """The directory and path of url, which lies under one of ours or is not found."""
-        self.validate(url)
-        path = url.partition("://")[2]
-        directory, name = os.path.split(path)
-        datadir = self._datadirs.holding(directory)
-        if datadir is None:
-            LOG.warning("image %s lies outside the directories of the filesystem store", name)
-            raise errors.NotFound()
-        return datadir, path
-
     def _metadata(self, path: str) -> dict[str, Any]:
         for mount in self._mounts:
             if path.startswith(os.path.join(mount["mountpoint"], "")):
@@ -236,6 +225,35 @@ def _name_of(image_id: str) -> str:
     if _NAME.fullmatch(image_id) is None:
         raise errors.Invalid("The image id cannot be the name of a file.")
     return image_id
+
+
+def _open(datadir: Datadir, path: str) -> tuple[FileIO, int]:
+    """The open file and its size; anything but a regular file is not an image (SEC-041)."""
+    # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        raise _unreadable(error, datadir) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise _NotAnImage("is not a regular file")
+    return FileIO(descriptor, "r"), found.st_size
+
+
+def _size(datadir: Datadir, path: str) -> int:
+    file, size = _open(datadir, path)
+    file.close()
+    return size
+
+
+def _delete(datadir: Datadir, path: str) -> None:
+    with store_errors():
+        try:
+            os.unlink(path)
+        except FileNotFoundError as error:
+            raise _unreadable(error, datadir) from error
 
 
 def _stored(datadir: Datadir, name: str, found: os.stat_result) -> Stored:
@@ -254,9 +272,8 @@ def _unreadable(error: OSError, datadir: Datadir) -> errors.GlanceError:
     """What a file that cannot be opened means: gone, or out of reach for now."""
     if isinstance(error, FileNotFoundError):
         return errors.NotFound() if datadir.is_mounted() else BackendUnavailable()
-    # ELOOP, ENXIO: a symbolic link, a socket; not something this store has written.
     if error.errno in (errno.ELOOP, errno.ENXIO):
-        return errors.NotFound()
+        return _NotAnImage("is a symbolic link or a socket")
     return BackendUnavailable()
 
 

@@ -78,8 +78,7 @@ class Web:
             pass
 
         Handler.web = web
-        self._server = ThreadingHTTPServer((self.host, self._port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server((self.host, self._port), Handler)
         if self._tls:
             self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self._port = self._server.server_address[1]
@@ -90,6 +89,13 @@ class Web:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that leaves early is none."""
 
 
 class _Handler(BaseHTTPRequestHandler):
