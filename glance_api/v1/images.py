@@ -67,7 +67,7 @@ class ImagesController:
     def create(self, request: Request) -> webob.Response:
         ctx = request.context
         meta, source = self._read(request)
-        image = self.repo.add(ctx, validation.new_image(meta, source), source)
+        image = self.repo.add(ctx, validation.new_image(meta, source, ctx.owner), source)
         image = self._bring_data(ctx, image, source)
         response = json_response({"image": image_fields(image)}, 201, "application/json")
         response.headers["Location"] = f"{request.host_url}/v1/images/{image.id}"

@@ -71,9 +71,9 @@ def check_size_cap(meta: Meta, source: Source, cap: int) -> None:
         raise errors.Invalid(f"Denying attempt to upload image larger than {cap} bytes.")
 
 
-def new_image(meta: Meta, source: Source) -> Image:
-    """The record a POST asks for."""
-    fields = dict(meta.fields)
+def new_image(meta: Meta, source: Source, owner: str | None) -> Image:
+    """The record a POST asks for; of owner, unless it names another."""
+    fields = {"owner": owner, **meta.fields}
     image_id = fields.pop("id", None)
     if image_id is None:
         image_id = str(uuid.uuid4())
