@@ -27,7 +27,7 @@ _USER_INFO: Final = re.compile(
     r"(?<=://)(?:(?<=s3://)|(?<=s3\+http://)|(?<=s3\+https://))[^\s'\"]+@|(?<=://)[^\s/?#'\"]+@"
 )
 _NAMED: Final = re.compile(
-    r"((?:password|passwd|secret|token|authorization|_key)['\"]?\s*[:=]\s*['\"]?"
+    r"((?:password|passwd|secret|token|authorization|(?<!sort)_key)['\"]?\s*[:=]\s*['\"]?"
     r"(?:Basic |Bearer )?)[^\s'\",;&}]+",
     re.IGNORECASE,
 )
