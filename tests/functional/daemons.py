@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,19 @@ class Answer:
     def text(self) -> str:
         return self.content.decode()
 
+    @property
+    def image(self) -> dict[str, Any]:
+        """The image of a successful POST or PUT."""
+        assert self.status in (200, 201), f"{self.status}: {self.text}"
+        image: dict[str, Any] = self.json["image"]
+        return image
+
+    @property
+    def names(self) -> list[str | None]:
+        """The names in a list of images, in its order."""
+        assert self.status == 200, f"{self.status}: {self.text}"
+        return [image["name"] for image in self.json["images"]]
+
 
 def identity(tenant: str | None, *roles: str, user: str | None = None) -> dict[str, str]:
     """What a trusted front end says of a caller."""
@@ -59,53 +73,83 @@ RAW = {"x-image-meta-disk_format": "raw", "x-image-meta-container_format": "bare
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 
+# Values are text, sent as UTF-8, or bytes, sent as they are.
+Headers = Mapping[str, str | bytes]
+
+
+def chunked(content: bytes, size: int = 4096) -> Iterable[bytes]:
+    """A body of unknown length: the client sends it in chunks."""
+    return (content[start : start + size] for start in range(0, len(content), size))
+
+
 class Client:
-    """Talks to one daemon; a new connection for every request unless told otherwise."""
+    """One caller of one daemon; a new connection for every request.
+
+    No answer of a daemon may be a 500 or show the server's inside (SEC-037, invariant I-4).
+    """
 
     def __init__(self, port: int, headers: Mapping[str, str] = {}) -> None:
         self.port = port
         self.headers = dict(headers)
 
+    @property
+    def tenant(self) -> str:
+        return self.headers["X-Tenant-Id"]
+
     def request(
         self,
         method: str,
         path: str,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers | None = None,
         body: Any = None,
         *,
-        chunked: bool = False,
         timeout: float = 60,
     ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            sent = {**self.headers, **(headers or {})}
-            connection.request(
-                method,
-                path,
-                body,
-                {name: value.encode("utf-8") for name, value in sent.items()},
-                encode_chunked=chunked,
-            )
+            sent: dict[str, str | bytes] = {**self.headers, **(headers or {})}
+            encoded = {
+                name: value.encode("utf-8") if isinstance(value, str) else value
+                for name, value in sent.items()
+            }
+            connection.request(method, path, body, encoded)
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, found, response.read())
+            answer = Answer(response.status, found, response.read())
         finally:
             connection.close()
+        _require_discretion(answer)
+        return answer
 
-    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    def get(self, path: str, headers: Headers | None = None) -> Answer:
         return self.request("GET", path, headers)
 
-    def head(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    def head(self, path: str, headers: Headers | None = None) -> Answer:
         return self.request("HEAD", path, headers)
 
-    def post(self, path: str, headers: Mapping[str, str] | None = None, body: Any = None) -> Answer:
+    def post(self, path: str, headers: Headers | None = None, body: Any = None) -> Answer:
         return self.request("POST", path, headers, body)
 
-    def put(self, path: str, headers: Mapping[str, str] | None = None, body: Any = None) -> Answer:
+    def put(self, path: str, headers: Headers | None = None, body: Any = None) -> Answer:
         return self.request("PUT", path, headers, body)
 
-    def delete(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    def delete(self, path: str, headers: Headers | None = None) -> Answer:
         return self.request("DELETE", path, headers)
+
+    def mine(self) -> list[dict[str, Any]]:
+        """The images of the caller's own tenant: public ones of other tests are listed too."""
+        images = self.get("/v1/images/detail").json["images"]
+        return [image for image in images if image["owner"] == self.tenant]
+
+    def put_json(self, path: str, body: Any) -> Answer:
+        return self.put(path, {"Content-Type": "application/json"}, orjson.dumps(body))
+
+
+def _require_discretion(answer: Answer) -> None:
+    assert answer.status != 500, answer.text
+    if answer.status >= 400:
+        for inside in (b"Traceback", str(ROOT).encode(), b"SELECT ", b"sqlite"):
+            assert inside not in answer.content
 
 
 @dataclass
@@ -217,6 +261,10 @@ class Service:
         return Client(self.registry.port, {"X-Glance-Registry-Key": REGISTRY_KEY, **headers})
 
     @property
+    def database(self) -> Path:
+        return self.home / "glance.sqlite"
+
+    @property
     def t1(self) -> Client:
         return self.client(T1)
 
@@ -236,11 +284,22 @@ class Service:
         """Names of everything in the file store, temporary files included."""
         return {path.name for path in self.store.rglob("*") if path.is_file()}
 
+    def caller(self, tenant: str, *roles: str) -> Client:
+        """A caller of the API from a tenant that no other test knows."""
+        return self.client(identity(f"{tenant}-{uuid.uuid4().hex[:12]}", *roles))
+
     def set_policy(self, **rules: str) -> None:
         """Change rules for the running daemons; effective when this returns."""
         current = orjson.loads(self.policy_file.read_bytes())
         self.policy_file.write_bytes(orjson.dumps({**current, **rules}))
         time.sleep(0.8)  # longer than the enforcer waits between two looks at the file
+
+    def set_status(self, image_id: str, status: str) -> None:
+        """What other versions of the API do, such as deactivating an image."""
+        answer = self.registry_client(ADMIN).put_json(
+            f"/images/{image_id}", {"image": {"status": status}}
+        )
+        assert answer.status == 200, answer.text
 
     def start(self) -> None:
         self.registry.start(wait=False)
@@ -288,6 +347,7 @@ def make_service(
             "bind_port": ports[0],
             "workers": 1,
             "registry_auth_key": REGISTRY_KEY,
+            "debug": True,
             "log_file": home / "registry.log",
         },
         **{name: dict(options) for name, options in shared.items()},
@@ -301,6 +361,7 @@ def make_service(
             "registry_port": ports[0],
             "registry_auth_key": REGISTRY_KEY,
             "send_identity_headers": True,
+            "debug": True,
             "log_file": home / "api.log",
         },
         "glance_store": {"stores": "file,http", "filesystem_store_datadir": store},
