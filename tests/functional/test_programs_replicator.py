@@ -106,46 +106,82 @@ def test_a_live_copy_brings_bytes_once_and_metadata_whenever_it_changes(
     assert replicate("compare", *servers).stdout == ""
 
 
+class Stub(http.server.BaseHTTPRequestHandler):
+    """A server whose every id is taken invisibly, or whose only image is not what it says."""
+
+    asked: list[str]
+    image: dict[str, object]
+    body: bytes
+
+    def do_HEAD(self) -> None:
+        self._answer(404)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(409)
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/v1/images/detail"):
+            images = [] if "marker" in self.path else [self.image]
+            self._answer(200, json.dumps({"images": images}).encode())
+        else:
+            # Fewer bytes than promised, as when the connection breaks.
+            self._answer(200, self.body, len(self.body) + 5)
+
+    def _answer(self, status: int, body: bytes = b"", length: int | None = None) -> None:
+        self.asked.append(f"{self.command} {self.headers.get('X-Auth-Token')}")
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        return None
+
+
 @pytest.fixture
-def taken() -> Iterator[tuple[str, list[str]]]:
-    """A server on which every id is taken by images that we may not see; and what it was asked."""
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def _answer(self, status: int) -> None:
-            asked.append(f"{self.command} {self.headers.get('X-Auth-Token')}")
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def do_HEAD(self) -> None:
-            self._answer(404)
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self._answer(409)
-
-        def log_message(self, format: str, *args: object) -> None:
-            return None
+def stub() -> Iterator[tuple[str, type[Stub]]]:
+    class Handler(Stub):
+        asked: list[str] = []
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
-    yield f"127.0.0.1:{server.server_port}", asked
+    yield f"127.0.0.1:{server.server_port}", Handler
     server.shutdown()
     thread.join()
     server.server_close()
 
 
 def test_an_id_that_is_taken_invisibly_is_reported_and_the_run_goes_on(
-    source: Service, taken: tuple[str, list[str]]
+    source: Service, stub: tuple[str, type[Stub]]
 ) -> None:
     """MW-060."""
-    server, asked = taken
+    server, handler = stub
     done = replicate("livecopy", "-S", "slave-token", address(source), server)
     assert done.returncode == 0
     assert f"image {ID} is already there" in done.stderr
-    assert asked == ["HEAD slave-token", "POST slave-token", "HEAD slave-token"]
+    assert handler.asked == ["HEAD slave-token", "POST slave-token", "HEAD slave-token"]
+
+
+def test_an_image_that_breaks_off_is_not_kept(stub: tuple[str, type[Stub]], tmp_path: Path) -> None:
+    server, handler = stub
+    handler.image = {"id": ID, "status": "active", "size": 10, "checksum": None}
+    handler.body = b"12345"
+    done = replicate("dump", server, tmp_path)
+    assert done.returncode == 1
+    assert "ends 5 bytes early" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_id_that_is_a_path_is_refused(stub: tuple[str, type[Stub]], tmp_path: Path) -> None:
+    server, handler = stub
+    handler.image = {"id": "../escaped", "status": "queued", "size": 0}
+    (tmp_path / "inside").mkdir()
+    done = replicate("dump", server, tmp_path / "inside")
+    assert done.returncode == 1
+    assert "no UUID" in done.stderr
+    assert not (tmp_path / "escaped").exists()
 
 
 @pytest.mark.parametrize(
