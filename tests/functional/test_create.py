@@ -4,7 +4,8 @@ import uuid
 
 import pytest
 
-from tests.functional.daemons import Answer, Client, Service
+from tests.functional.daemons import Client, Service
+from tests.functional.steps import create
 
 DETAIL_KEYS = {
     "id", "name", "status", "size", "virtual_size", "disk_format", "container_format",
@@ -12,11 +13,6 @@ DETAIL_KEYS = {
     "updated_at", "deleted_at", "deleted", "properties",
 }  # fmt: skip
 CAP = 2**40
-
-
-def create(caller: Client, **fields: str | bytes) -> Answer:
-    """POST with these x-image-meta-* headers."""
-    return caller.post("/v1/images", {f"x-image-meta-{name}": fields[name] for name in fields})
 
 
 def test_a_bare_post_makes_a_queued_private_image_of_the_caller(t1: Client) -> None:
