@@ -17,7 +17,7 @@ servers=${GLANCE_TEST_SERVERS:-$repo/.servers}
 
 # In the order of need: a run that is cut short leaves the servers most tests want.
 names=(mariadb swift ceph radosgw nginx keystone rabbitmq cinder gluster mongo vcenter
-       postgresql images)
+       postgresql images glanceclient2)
 
 declare -A debian=(
     [mariadb]="mariadb-server"
@@ -38,6 +38,8 @@ declare -A python=(
     [keystone]="keystone==30.0.0 waitress"
     [cinder]="cinder==29.0.0 os-brick==7.1.1"
     [mongo]="mongomock==4.3.0 pymongo==4.20.0"
+    # No server: the client library that Nova used, which cannot be installed beside today's.
+    [glanceclient2]="python-glanceclient==2.0.0"
 )
 
 say() { echo "install.sh: $*"; }
