@@ -43,6 +43,8 @@ setup(
         "requests>=2.32",
         "Routes>=2.5.1",
         "SQLAlchemy>=2.0.30",
+        # Reads that another thread can end: HTTPResponse.shutdown.
+        "urllib3>=2.3",
         "WebOb>=1.8.11",
     ],
     extras_require={
