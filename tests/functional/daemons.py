@@ -228,10 +228,14 @@ class Daemon:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def begin_stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
     def stop(self) -> None:
         if self.process is None or self.process.poll() is not None:
             return
-        self.process.terminate()
+        self.begin_stop()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
@@ -308,8 +312,20 @@ class Service:
         self.api.wait_until_ready()
 
     def stop(self) -> None:
-        self.api.stop()
+        self.api.begin_stop()
         self.registry.stop()
+        self.api.stop()
+
+    def reconfigure(
+        self,
+        api: Mapping[str, Any] | None = None,
+        registry: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add options, as make_service takes them, and restart the daemons."""
+        _add(self.registry.conf, registry)
+        _add(self.api.conf, api)
+        self.stop()
+        self.start()
 
 
 STOCK_POLICY = orjson.loads((ROOT / "etc" / "policy.json").read_bytes())
