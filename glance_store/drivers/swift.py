@@ -273,11 +273,12 @@ class SwiftStore(Store):
 
     def _discard(self, account: Account, place: Place) -> None:
         with contextlib.suppress(errors.NotFound):
-            parts = [
-                (place.container, entry["name"])
-                for entry in account.list(place.container, f"{place.name}-")
-                if segments.image_of(entry["name"]) == (place.name, True)
-            ]
+            parts = segments.leftovers(
+                account,
+                place.container,
+                place.name,
+                self.conf["swift_store_upload_concurrency"],
+            )
             segments.delete_all(account, parts)
             account.delete(place.container, place.name)
 

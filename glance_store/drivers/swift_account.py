@@ -30,6 +30,16 @@ class RangeOutside(Exception):
     """The object ends before the range that was asked for begins."""
 
 
+class Unreachable(BackendUnavailable):
+    """No answer, after all the patience that one request gets."""
+
+
+class CredentialsRefused(BackendUnavailable):
+    """The service's own credentials were not accepted."""
+
+    default = "The store refused the service's credentials."
+
+
 class ObjectStream:
     """The bytes of one GET; its connection is used again if they were read to the end."""
 
@@ -246,7 +256,7 @@ class Account:
             return StorageWriteDenied()
         if self.credentials.as_caller:
             return errors.Forbidden("The store does not let you read the image.")
-        return BackendUnavailable("The store refused the service's credentials.")
+        return CredentialsRefused()
 
 
 def _may_pass(error: Exception) -> bool:
@@ -256,6 +266,6 @@ def _may_pass(error: Exception) -> bool:
     return status in _PASSING if status else True
 
 
-def _unreachable(verb: str, error: Exception) -> BackendUnavailable:
+def _unreachable(verb: str, error: Exception) -> Unreachable:
     LOG.warning("Swift could not be reached for a %s: %s.", verb, type(error).__name__)
-    return BackendUnavailable()
+    return Unreachable()

@@ -10,7 +10,7 @@ from common.context import RequestContext
 from glance_store.driver import Capability, Stored
 from glance_store.drivers import swift_locations
 from glance_store.drivers.swift import Place, SwiftStore
-from glance_store.drivers.swift_account import Account
+from glance_store.drivers.swift_account import Account, CredentialsRefused
 from glance_store.drivers.swift_locations import SwiftLocation
 from glance_store.errors import BackendUnavailable, StorageWriteDenied
 
@@ -103,7 +103,7 @@ class MultiTenantSwiftStore(SwiftStore):
             LOG.info("The caller's token was refused; the store uses its own.")
             try:
                 return work(self._accounts.of_service(storage_url), place)
-            except errors.Forbidden:
+            except (errors.Forbidden, StorageWriteDenied, CredentialsRefused):
                 raise refusal from None
 
     def _is_own(self, ctx: RequestContext, storage_url: str) -> bool:

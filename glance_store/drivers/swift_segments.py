@@ -21,7 +21,7 @@ from common import errors
 from common.concurrency import Behind
 from common.query import is_uuid_like
 from common.upload import CHUNK
-from glance_store.drivers.swift_account import Account
+from glance_store.drivers.swift_account import Account, Unreachable
 from glance_store.errors import BackendUnavailable
 from glance_store.feed import FeedFailed
 
@@ -29,7 +29,8 @@ LOG = logging.getLogger(__name__)
 
 # Chunks that wait for a segment's request; with the default concurrency 16 MiB per upload.
 _DEPTH: Final = 8
-_DELETE_ROUNDS: Final = 3
+# Before each round of deletes.
+_DELETE_PAUSES: Final = (0.0, 0.5, 1.0)
 _DELETES_AT_ONCE: Final = 8
 _MANIFEST_LOOKS: Final = 5
 
@@ -230,6 +231,21 @@ def segments_of(
     ]
 
 
+def leftovers(account: Account, container: str, name: str, ahead: int) -> list[tuple[str, str]]:
+    """Every segment that a dead upload may have left, `ahead` of them being under way at once.
+
+    A listing does not show what was stored while its database could not be told, so the
+    segments between and after those listed are named as well.
+    """
+    listed = [
+        entry["name"]
+        for entry in account.list(container, f"{name}-")
+        if image_of(entry["name"]) == (name, True)
+    ]
+    last = max((int(segment.rpartition("-")[2]) for segment in listed), default=0)
+    return [(container, segment_name(name, number + 1)) for number in range(last + ahead)]
+
+
 def _static_segments(account: Account, container: str, name: str) -> list[tuple[str, str]]:
     _, stream = account.get(container, name, query="multipart-manifest=get")
     text = b"".join(iter(lambda: stream.read(CHUNK), b""))
@@ -250,25 +266,44 @@ def delete_all(account: Account, objects: Iterable[tuple[str, str]]) -> None:
     Raises the first error that was left after the last round; what is missing counts as done.
     """
     left = list(objects)
-    for round_number in range(_DELETE_ROUNDS):
-        if not left:
+    for pause in _DELETE_PAUSES:
+        time.sleep(pause)
+        failed = _Deletes(account).run(left)
+        if not failed:
             return
-        if round_number:
-            time.sleep(0.25 * 2**round_number)
-        with ThreadPoolExecutor(min(_DELETES_AT_ONCE, len(left))) as pool:
-            ended = list(pool.map(lambda item: _delete_quietly(account, *item), left))
-        left = [item for item, error in zip(left, ended, strict=True) if error is not None]
-        failures = [error for error in ended if error is not None]
-    if left:
-        LOG.warning("%d objects in Swift could not be deleted.", len(left))
-        raise failures[0]
+        left = list(failed)
+        # A refusal stays one, and a server that is away has been waited for.
+        if not all(type(error) is BackendUnavailable for error in failed.values()):
+            break
+    LOG.warning("%d objects in Swift could not be deleted.", len(left))
+    raise next(iter(failed.values()))
 
 
-def _delete_quietly(account: Account, container: str, name: str) -> errors.GlanceError | None:
-    try:
-        account.delete(container, name)
-    except errors.NotFound:
+class _Deletes:
+    """One round of deletes, several at a time."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._away: errors.GlanceError | None = None
+
+    def run(self, objects: list[tuple[str, str]]) -> dict[tuple[str, str], errors.GlanceError]:
+        """What could not be deleted, and why."""
+        with ThreadPoolExecutor(_DELETES_AT_ONCE) as pool:
+            ended = pool.map(self._delete, objects)
+            return {
+                item: error for item, error in zip(objects, ended, strict=True) if error is not None
+            }
+
+    def _delete(self, item: tuple[str, str]) -> errors.GlanceError | None:
+        if self._away is not None:
+            return self._away
+        try:
+            self._account.delete(*item)
+        except errors.NotFound:
+            return None
+        except Unreachable as error:
+            self._away = error
+            return error
+        except errors.GlanceError as error:
+            return error
         return None
-    except errors.GlanceError as error:
-        return error
-    return None

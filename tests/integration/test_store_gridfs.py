@@ -21,6 +21,7 @@ from glance_store.testing import (
     content_of,
     upload_of,
 )
+from tests.integration.lifecycle import StoreLifecycle
 from tests.servers.mongo import Mongo
 from tests.servers.process import client
 
@@ -188,3 +189,36 @@ def test_silent_server_is_given_up_in_bounded_time(server, ctx):
         store.size(ctx, url)
     assert time.monotonic() - started < 10
     store.delete(ctx, url)
+
+
+class TestLifecycle(StoreLifecycle):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls):
+        Mongo.require()
+        with Mongo() as server:
+            yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls, backend):
+        return {
+            "stores": "gridfs,http",
+            "default_store": "gridfs",
+            "mongodb_store_uri": f"{backend.url}/?serverSelectionTimeoutMS=2000",
+            "mongodb_store_db": "glance",
+        }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stored(cls, backend):
+        def chunks_and_files():
+            with client("mongo", "pymongo").MongoClient(backend.url) as connection:
+                database = connection["glance"]
+                return [
+                    document["_id"]
+                    for collection in ("fs.files", "fs.chunks")
+                    for document in database[collection].find({}, {"_id": 1})
+                ]
+
+        return chunks_and_files

@@ -135,7 +135,7 @@ class TestS3InParts(TestS3):
     def unfinished_add(self, store, ctx, image_id):
         content = content_of(2 * self.chunk + 3)
         options = self.service.options | IN_PARTS
-        return killed_add(make_store, options, image_id, content, self.service.stored)
+        return killed_add(make_store, options, ctx, image_id, content, self.service.stored)
 
     def test_contents_tells_an_unfinished_upload_from_an_image(self, store, ctx, image_id):
         with self.unfinished_add(store, ctx, image_id):

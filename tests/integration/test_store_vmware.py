@@ -24,6 +24,7 @@ from glance_store.testing import (
     content_of,
     upload_of,
 )
+from tests.integration.lifecycle import StoreLifecycle
 from tests.servers.vcenter import VCenter
 
 
@@ -352,3 +353,31 @@ def test_upload_larger_than_every_datastore_is_refused_unread(store, ctx, vcente
         store.add(ctx, str(uuid.uuid4()), upload)
     assert upload.bytes_read == 0
     assert vcenter.files() == {}
+
+
+class TestLifecycle(StoreLifecycle):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls):
+        VCenter.require()
+        with VCenter() as server:
+            yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls, backend):
+        return {
+            "stores": "vmware,http",
+            "default_store": "vsphere",
+            "vmware_server_host": backend.host,
+            "vmware_server_username": backend.user,
+            "vmware_server_password": backend.password,
+            "vmware_ca_file": backend.ca,
+            "vmware_datastores": f"{backend.datacenter}:{backend.datastore}:1",
+            "vmware_api_retry_count": 3,
+        }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stored(cls, backend):
+        return backend.files

@@ -4,13 +4,12 @@ import contextlib
 import multiprocessing
 import time
 
-from common.context import RequestContext
 from common.upload import Upload
 from glance_store.testing import StuckSource
 
 
 @contextlib.contextmanager
-def killed_add(make_store, options, image_id, content, stored):
+def killed_add(make_store, options, ctx, image_id, content, stored):
     """Afterwards the store holds what a process left that died after reading content.
 
     make_store(**options), a module's function, makes the store there; stored() is what the
@@ -18,7 +17,8 @@ def killed_add(make_store, options, image_id, content, stored):
     """
     spawn = multiprocessing.get_context("spawn")
     stuck = spawn.Event()
-    process = spawn.Process(target=_add, args=(make_store, options, image_id, content, stuck))
+    arguments = (make_store, options, ctx, image_id, content, stuck)
+    process = spawn.Process(target=_add, args=arguments)
     process.start()
     try:
         assert stuck.wait(60), "the driver has not read everything on offer"
@@ -29,10 +29,10 @@ def killed_add(make_store, options, image_id, content, stored):
     yield
 
 
-def _add(make_store, options, image_id, content, stuck):
+def _add(make_store, options, ctx, image_id, content, stuck):
     source = StuckSource(content)
     source.stuck = stuck
-    make_store(**options).add(RequestContext(), image_id, Upload(source))
+    make_store(**options).add(ctx, image_id, Upload(source))
 
 
 def _wait_until_settled(stored):
