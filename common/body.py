@@ -33,6 +33,13 @@ class Body(abc.ABC):
         """Free what the body holds; called once."""
         return None
 
+    def interrupt(self) -> None:
+        """Make a chunk that another thread waits for end soon, in an error; may do nothing.
+
+        The body is still that thread's to close.
+        """
+        return None
+
     def when_closed(self, callback: Callable[["Body"], object]) -> None:
         """Call callback(body) once, after the body has been closed."""
         self._when_closed.append(callback)

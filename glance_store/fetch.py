@@ -43,8 +43,9 @@ class OpenedSource:
         return chunk[:size]
 
     def abort(self) -> None:
+        # Closing is for whoever reads: under its feet it would leave half-closed objects behind.
         self._aborted = True
-        self._body.close()
+        self._body.interrupt()
 
     def close(self) -> None:
         self._body.close()

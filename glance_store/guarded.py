@@ -167,5 +167,8 @@ class _GuardedBody(Body):
         with self._store._guard_url("get", self._url):
             yield from self._inner
 
+    def interrupt(self) -> None:
+        self._inner.interrupt()
+
     def release(self) -> None:
         self._inner.close()

@@ -170,10 +170,12 @@ class _HttpBody(Body):
             if kept:
                 yield kept
 
-    def release(self) -> None:
-        # A read that waits in another thread ends with this; closing alone would not wake it.
+    def interrupt(self) -> None:
+        self._retries = 0
         with suppress(ValueError, RuntimeError, OSError):
             self._response.raw.shutdown()
+
+    def release(self) -> None:
         self._response.close()
 
     def _wanted(self) -> int | None:
