@@ -22,6 +22,7 @@ from eventlet.hubs import trampoline
 
 from common import concurrency, log
 from common.native import NativeThreads
+from common.wsgi.access_log import ServerLog
 from common.wsgi.faults import Application
 from common.wsgi.framing import (
     BadFraming,
@@ -33,7 +34,6 @@ from common.wsgi.framing import (
 from common.wsgi.sendfile import PLAIN_SOCKET
 
 LOG = logging.getLogger(__name__)
-ACCESS_LOG = logging.getLogger("eventlet.wsgi.server")
 
 CONNECTION: Final = "glance.connection"
 
@@ -236,7 +236,7 @@ class _Server(eventlet.wsgi.Server):
             listener,
             listener.getsockname(),
             site,
-            log=ACCESS_LOG,
+            log=ServerLog(eventlet.Timeout),
             protocol=_Connection,
             log_x_forwarded_for=False,
             keepalive=settings.keepalive,

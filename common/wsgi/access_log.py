@@ -1,0 +1,37 @@
+"""What the server underneath has to say, as our log has it.
+
+It reports everything through one method: a line for each answer, and the traceback of whatever
+ended one. A client that leaves and a store that breaks off are no faults of the code, so they
+are told in a line; the rest is.
+"""
+
+import logging
+import sys
+
+from common import errors
+
+LOG = logging.getLogger(__name__)
+ACCESS_LOG = logging.getLogger("eventlet.wsgi.server")
+
+
+class ServerLog:
+    def __init__(self, timeout: type[BaseException]) -> None:
+        """timeout: what the event loop raises in an answer that a client is too slow to take."""
+        self._client_left = (OSError, errors.ClientDisconnected, timeout)
+
+    def info(self, text: str) -> None:
+        match sys.exc_info()[1]:
+            case None:
+                ACCESS_LOG.info("%s", text)
+            case error if isinstance(error, self._client_left):
+                LOG.info("an answer was cut: the client left or was too slow")
+            case errors.GlanceError() as error:
+                LOG.error("an answer was cut: %s", error.message)
+            case _:
+                LOG.exception("an answer was cut")
+
+    def debug(self, text: str) -> None:
+        LOG.debug("%s", text)
+
+    def error(self, text: str) -> None:
+        LOG.error("%s", text)
