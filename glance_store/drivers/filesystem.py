@@ -148,7 +148,8 @@ class FilesystemStore(Store):
 
     def _fill(self, file: NewFile, upload: Upload) -> None:
         """While a chunk is received, the one before is hashed and written, on other threads."""
-        writing, syncing = Behind(), Behind()
+        # As deep as the hashing in Upload: the chunks waiting are the same ones.
+        writing, syncing = Behind(depth=2), Behind()
         synced = 0
         try:
             while chunk := upload.read(self._chunk):
