@@ -19,6 +19,7 @@ from common.wsgi.faults import Application, FaultFilter, StartResponse
 from common.wsgi.paste import configuration, load_app
 from common.wsgi.resource import Router
 from glance_api.copies import Copies
+from glance_api.formats import Formats
 from glance_api.identity import registry_identity, service_context
 from glance_api.inspection import inspector_for
 from glance_api.janitor import Janitor
@@ -45,7 +46,6 @@ from glance_api.v1.download import DownloadSettings
 from glance_api.v1.images import ImagesController, ImagesSettings
 from glance_api.v1.members import MembersController
 from glance_api.v1.router import routes
-from glance_api.v1.validation import Formats
 from glance_api.versions import enabled_versions, versions_app
 from glance_store.driver import Capability
 from glance_store.loader import Stores

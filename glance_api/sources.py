@@ -6,6 +6,7 @@ from typing import Final
 from common import errors
 from common.context import RequestContext
 from common.image import Image
+from glance_api.formats import check_formats_set
 from glance_api.layers.base import Source
 from glance_store.loader import Stores
 
@@ -47,7 +48,7 @@ class SourceChecks:
         if url:
             self.stores.for_url(url).validate_external(url)
         if source.body is not None or source.location:
-            _check_formats(image)
+            check_formats_set(image)
         if url and (source.location or source.size is None):
             source.remote_size = self._remote_size(ctx, url)
         if source.location:
@@ -69,14 +70,6 @@ class SourceChecks:
             raise errors.Invalid("The source does not tell its size.")
         if source.size and source.remote_size and source.size != source.remote_size:
             raise errors.Conflict("The declared size differs from the size of the source.")
-
-
-def _check_formats(image: Image) -> None:
-    """Bytes can be interpreted only with both formats known."""
-    if not image.disk_format:
-        raise errors.Invalid("Disk format is not specified.")
-    if not image.container_format:
-        raise errors.Invalid("Container format is not specified.")
 
 
 def _shown(url: str) -> str:

@@ -12,6 +12,7 @@ from common.image import Change, Image
 from common.query import parse_public
 from common.wsgi.resource import Request, json_response
 from glance_api.copies import Copies
+from glance_api.formats import Formats
 from glance_api.layers.base import Act, ImageRepo, Source
 from glance_api.v1 import validation
 from glance_api.v1.download import DownloadSettings, download_response
@@ -21,7 +22,7 @@ from glance_api.v1.request_body import body_source, has_body
 
 @dataclass(frozen=True)
 class ImagesSettings:
-    formats: validation.Formats
+    formats: Formats
     image_size_cap: int
     decode_header_values: str
     downloads: DownloadSettings

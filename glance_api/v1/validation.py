@@ -2,28 +2,19 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from common import errors
 from common.image import ACTIVE, QUEUED, Change, Image
 from common.query import is_uuid_like
+from glance_api.formats import Formats, apply_amazon_rule
 from glance_api.layers.base import Source
 from glance_api.v1.headers import Meta
 
-_AMAZON: Final = frozenset({"aki", "ari", "ami"})
 _MAX_NAME: Final = 255
 _MAX_CHECKSUM: Final = 32
 _MAX_ID: Final = 36
 _MAX_INT32: Final = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Formats:
-    """The configured disk and container formats."""
-
-    disk: frozenset[str]
-    container: frozenset[str]
 
 
 def check_fields(fields: dict[str, Any], formats: Formats) -> None:
@@ -48,20 +39,6 @@ def check_ranges(fields: Mapping[str, Any]) -> None:
 def _check_format(fields: Mapping[str, Any], name: str, allowed: frozenset[str]) -> None:
     if name in fields and fields[name] not in allowed:
         raise errors.Invalid(f"Invalid {name.replace('_', ' ')} {fields[name]!r} for image.")
-
-
-def apply_amazon_rule(fields: dict[str, Any]) -> None:
-    """An Amazon format given for one of the two formats is the other one too (section 8.1)."""
-    disk, container = fields.get("disk_format"), fields.get("container_format")
-    if disk in _AMAZON or container in _AMAZON:
-        fields["disk_format"] = disk = disk or container
-        fields["container_format"] = container = container or disk
-        if disk != container:
-            raise errors.Invalid(
-                "Invalid mix of disk and container formats. When setting a disk or container "
-                "format to one of 'aki', 'ari', or 'ami', the container and disk formats must "
-                "match."
-            )
 
 
 def check_size_cap(meta: Meta, source: Source, cap: int) -> None:
