@@ -208,7 +208,7 @@ class Details:
         for table in (image_properties, image_members, image_tags):
             connection.execute(
                 table.update()
-                .where(table.c.image_id == self.image_id, table.c.deleted == sa.false())
+                .where(table.c.image_id == self.image_id, rows.is_live(table))
                 .values(**_gone(now))
             )
         self._properties.clear()

@@ -17,13 +17,13 @@ from common import errors
 from common.context import RequestContext
 from common.image import Image, Member
 from glance_registry.db import images as image_work
-from glance_registry.db import visibility
+from glance_registry.db import rows, visibility
 from glance_registry.db.models import image_members, images
 
 _COLUMNS: Final = (image_members.c.image_id, image_members.c.member, image_members.c.can_share)
 # v2's acceptance, which v1 ignores; a membership starts with it, also when it is revived.
 _PENDING: Final = "pending"
-_LIVE: Final = image_members.c.deleted == sa.false()
+_LIVE: Final = rows.is_live(image_members)
 _STORED: Final = (
     sa.select(
         image_members.c.id,
@@ -136,14 +136,14 @@ class _Sharing:
     def load(cls, connection: Connection, ctx: RequestContext, image_id: str) -> "_Sharing":
         """Lock and read. Raises NotFound, or Forbidden for a caller who may not share."""
         image = _find(connection, ctx, image_id, lock=True)
-        rows: dict[str, _Row] = {}
+        stored: dict[str, _Row] = {}
         for row_id, member, can_share, deleted in connection.execute(
             _STORED, {"image_id": image_id}
         ):
             # MySQL may hold several former rows of one member; the live one, or the last, counts.
-            if not deleted or member not in rows or rows[member].deleted:
-                rows[member] = _Row(row_id, member, can_share, deleted)
-        sharing = cls(ctx, image, rows, sum(not row.deleted for row in rows.values()))
+            if not deleted or member not in stored or stored[member].deleted:
+                stored[member] = _Row(row_id, member, can_share, deleted)
+        sharing = cls(ctx, image, stored, sum(not row.deleted for row in stored.values()))
         sharing._require_sharer()
         return sharing
 

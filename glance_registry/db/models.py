@@ -98,6 +98,8 @@ LISTING_INDEXES: Final = (
               images.c.created_at, images.c.id)
         for key in ("name", "status", "container_format", "disk_format", "size", "updated_at")
     ),
+    # Filters that may match few of many images (list_statements.py).
+    *(Index(f"glance_v1_{key}", images.c[key]) for key in ("min_disk", "min_ram", "protected")),
     Index("glance_v1_owned", images.c.owner, images.c.deleted,
           images.c.created_at, images.c.id),
 )  # fmt: skip
