@@ -5,7 +5,7 @@ from glob import glob
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    "swift": ["python-swiftclient>=4.4"],
+    "swift": ["keystoneauth1>=5.6", "python-swiftclient>=4.4"],
     "s3": ["boto3>=1.34"],
     # librados and librbd come from the operating system: python3-rados, python3-rbd.
     "rbd": [],

@@ -107,7 +107,7 @@ def load_library() -> Any:
         return importlib.import_module("boto3")
     except ImportError:
         raise BadStoreConfiguration(
-            "The s3 store needs its extra: pip install 'glance-v1[s3]'."
+            "The s3 store needs its extra: pip install '.[s3]'."
         ) from None
 
 

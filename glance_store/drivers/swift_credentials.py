@@ -266,7 +266,7 @@ def require_libraries(auth_versions: set[str]) -> None:
             importlib.import_module("keystoneauth1.session")
     except ImportError:
         raise BadStoreConfiguration(
-            "The swift store needs its extra: pip install 'glance-v1[swift]'."
+            "The swift store needs its extra: pip install '.[swift]'."
         ) from None
     # Failed requests are logged with the first characters of their token otherwise.
     client.logger_settings["reveal_sensitive_prefix"] = 0

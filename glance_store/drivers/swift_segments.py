@@ -139,6 +139,8 @@ class SegmentedUpload:
         self._name = name
         self._segment_size = segment_size
         self._concurrency = concurrency
+        # A segment that waits for a thread would hold its chunks meanwhile.
+        self._free = threading.Semaphore(concurrency)
         self._failed = threading.Event()
 
     def run(self, read: Callable[[int], bytes], size: int | None) -> None:
@@ -165,6 +167,7 @@ class SegmentedUpload:
         while not self._failed.is_set() and (chunk := read(min(CHUNK, self._segment_size))):
             length = None if size is None else min(self._segment_size, size - start)
             start += self._segment_size
+            self._free.acquire()
             self.number += 1
             pipe = Pipe()
             stored.append(pool.submit(self._put_segment, self.number, pipe, length))
@@ -196,6 +199,7 @@ class SegmentedUpload:
             raise
         finally:
             pipe.abandon()
+            self._free.release()
 
     def _write_manifest(self) -> None:
         prefix = quote(f"{self._container}/{self._name}-")

@@ -622,40 +622,44 @@ def test_a_token_goes_to_no_store_outside_the_catalog(shared, alice, image):
         assert not liar.asked
 
 
-@pytest.mark.usefixtures("reseller")
+@pytest.fixture(scope="class")
+def entitled(keystone, keystone_swift, reseller):
+    """Like `shared`, with a token that has the reseller's role."""
+    return make_shared_store(keystone, swift_store_use_trusts=False)
+
+
 class TestWithTheServicesRights:
     def test_an_image_whose_owners_token_died_can_be_deleted(
-        self, shared, keystone, alice, image, keystone_swift
+        self, entitled, keystone, alice, image, keystone_swift
     ):
         later = replace(alice, token=keystone.expired_token())
         with pytest.raises(errors.Forbidden):
-            shared.get(later, image)
-        shared.delete(later, image)
+            entitled.get(later, image)
+        entitled.delete(later, image)
         assert not keystone_swift.objects()
 
-    def test_the_scrubber_needs_no_token(self, shared, image, keystone_swift):
+    def test_the_scrubber_needs_no_token(self, entitled, image, keystone_swift):
         """REL-075."""
-        shared.delete(RequestContext(is_admin=True), image)
+        entitled.delete(RequestContext(is_admin=True), image)
         assert not keystone_swift.objects()
 
     def test_what_a_dead_process_left_is_discarded_without_a_token(
-        self, shared, alice, image, image_id, keystone_swift
+        self, entitled, alice, image, image_id, keystone_swift
     ):
         """REL-009."""
-        shared.discard(RequestContext(tenant=alice.tenant, is_admin=True), image_id)
+        entitled.discard(RequestContext(tenant=alice.tenant, is_admin=True), image_id)
         assert not keystone_swift.objects()
         assert not own_containers(keystone_swift)
 
-    def test_they_are_not_lent_to_another_tenant(self, shared, bob, image, keystone_swift):
+    def test_they_are_not_lent_to_another_tenant(self, entitled, bob, image, keystone_swift):
         """SEC-019."""
         with pytest.raises(errors.Forbidden):
-            shared.delete(bob, image)
+            entitled.delete(bob, image)
         assert keystone_swift.objects()
 
 
-def test_without_a_resellers_role_a_dead_token_is_the_end(
-    shared, keystone, alice, image, keystone_swift
-):
+def test_without_a_resellers_role_a_dead_token_is_the_end(keystone, alice, image):
+    shared = make_shared_store(keystone)
     later = replace(alice, token=keystone.expired_token())
     with pytest.raises((errors.Forbidden, StorageWriteDenied)):
         shared.delete(later, image)
