@@ -85,11 +85,33 @@ class Transfer:
         self.leases.watch(lease, upload)
         try:
             url, metadata = self.stores.for_scheme(lease.store).add(ctx, image.id, upload)
-        except Exception:
-            self.leases.end(lease, KILLED, SAVING)
+        except Exception as error:
+            self._give_up(ctx, lease, error)
             raise
         change = self._activation(upload, Location(url, metadata), lease)
         return self._activate(ctx, image, lease, change, url)
+
+    def _give_up(self, ctx: RequestContext, lease: Lease, error: Exception) -> None:
+        """End a failed upload, and with it the lease, unless bytes may be left in the store."""
+        # A driver whose backend was away may have been unable to clean up after itself.
+        if isinstance(error, errors.ServiceUnavailable):
+            try:
+                self.stores.for_scheme(lease.store).discard(ctx, lease.image_id)
+            except Exception as again:
+                LOG.warning("image %s: bytes may be left for later: %s", lease.image_id, again)
+                self._leave_to_janitor(ctx, lease)
+                return
+        self.leases.end(lease, KILLED, SAVING)
+
+    def _leave_to_janitor(self, ctx: RequestContext, lease: Lease) -> None:
+        """The image is killed now; whoever claims the lease when it has run out removes the
+        bytes, which count against the quota until then."""
+        self.leases.drop(lease)
+        try:
+            change = Change({"status": KILLED}, from_state=SAVING)
+            self.records.save(ctx, lease.image_id, change)
+        except errors.GlanceError as error:
+            LOG.warning("image %s is left for its lease to expire: %s", lease.image_id, error)
 
     def _activation(self, upload: Upload, location: Location, lease: Lease) -> Change:
         fields: dict[str, Any] = {
@@ -146,7 +168,7 @@ class Transfer:
             pass
         except Exception:
             LOG.exception("the bytes of image %s are left for its lease to expire", lease.image_id)
-            self.leases.drop(lease)
+            self._leave_to_janitor(ctx, lease)
             return
         self.leases.end(lease, KILLED, SAVING)
 
