@@ -212,7 +212,7 @@ def storage_urls(catalog: Sequence[Any], access: Access) -> tuple[str, ...]:
         )
     except CatalogException:
         raise BackendUnavailable("The service catalog offers no object store.") from None
-    return (best, *known.get_urls(service_type=access.service_type))
+    return (best, *known.get_urls(service_type=access.service_type, interface=None))
 
 
 @contextlib.contextmanager

@@ -151,9 +151,9 @@ def test_requests_have_no_checksum_headers_that_compatible_servers_refuse():
         assert not [name for name in headers if "checksum" in name or "trailer" in name]
         assert not headers.get("content-encoding")
     headers = request_of(conf(), calls[0]).headers
-    assert headers["Content-MD5"] == s3_bucket.md5_of(b"content")
+    assert headers["Content-MD5"] == s3_bucket.md5_of(b"content").encode()
     assert b"content-md5" in headers["Authorization"]
-    assert headers["X-Amz-Content-SHA256"] == "UNSIGNED-PAYLOAD"
+    assert headers["X-Amz-Content-SHA256"] == b"UNSIGNED-PAYLOAD"
 
 
 def test_the_proxy_is_used_with_its_credentials_quoted():
