@@ -107,7 +107,8 @@ def remove(connection: Connection, ctx: RequestContext, image_id: str, member: s
 def _find(connection: Connection, ctx: RequestContext, image_id: str, *, lock: bool) -> Image:
     image = image_work.find(connection, ctx, image_id, lock=lock)
     if image.deleted:
-        raise visibility.not_found(image_id)
+        # Only admins get here; v1's words, which old tests look for.
+        raise errors.NotFound(f"Image with identifier {image_id} has been deleted.")
     return image
 
 
