@@ -9,6 +9,7 @@ from common.wsgi.paste import configuration, load_app
 from common.wsgi.resource import Router
 from glance_registry.access import RegistryAccess
 from glance_registry.db.engine import Database
+from glance_registry.db.owner_limits import NO_LIMITS, OwnerLimits
 from glance_registry.db.settings import database_settings
 from glance_registry.images import ImagesController, PageSizes
 from glance_registry.leases import LeasesController
@@ -35,15 +36,21 @@ def app_factory(_global_conf: dict[str, str], **_local_conf: str) -> Application
     conf: Any = configuration()
     database = _database.get(None) or Database(database_settings(conf))
     sizes = PageSizes(conf.limit_param_default, conf.api_limit_max)
-    return application(database, sizes, conf.image_member_quota)
+    limits = OwnerLimits(conf.limits.images_per_tenant, conf.limits.queued_images_per_tenant)
+    return application(database, sizes, conf.image_member_quota, limits)
 
 
-def application(database: Database, sizes: PageSizes, member_quota: int) -> Application:
+def application(
+    database: Database,
+    sizes: PageSizes,
+    member_quota: int,
+    owner_limits: OwnerLimits = NO_LIMITS,
+) -> Application:
     """The registry's routes over a database, for callers whose context is established.
 
     Faults are answered here, so that filters in front add their headers to those as well.
     """
-    images = ImagesController(database, sizes)
+    images = ImagesController(database, sizes, owner_limits)
     members = MembersController(database, member_quota)
     leases = LeasesController(database)
     return FaultFilter(Router([*image_routes(images, members), *lease_routes(leases)]))

@@ -11,6 +11,7 @@ from common.wsgi.resource import Request
 from glance_registry import bodies
 from glance_registry.db import images, listing, visibility
 from glance_registry.db.engine import Database
+from glance_registry.db.owner_limits import NO_LIMITS, OwnerLimits
 
 _PURGE: Final = "HTTP_X_GLANCE_REGISTRY_PURGE_PROPS"
 _LEASE: Final = "HTTP_X_GLANCE_LEASE"
@@ -28,9 +29,12 @@ class PageSizes:
 
 
 class ImagesController:
-    def __init__(self, database: Database, sizes: PageSizes) -> None:
+    def __init__(
+        self, database: Database, sizes: PageSizes, limits: OwnerLimits = NO_LIMITS
+    ) -> None:
         self.database = database
         self.sizes = sizes
+        self.limits = limits
 
     def index(self, request: Request) -> dict[str, Any]:
         return {"images": [brief_fields(image) for image in self._page(request, brief=True)]}
@@ -55,7 +59,9 @@ class ImagesController:
         visibility.require_writer(request.context)
         change = bodies.new_image(request.read_json())
         _settle_owner(request.context, change)
-        written = self.database.write(lambda connection: images.create(connection, change))
+        written = self.database.write(
+            lambda connection: images.create(connection, change, self.limits)
+        )
         return _answer(written)
 
     def update(self, request: Request, image_id: str) -> dict[str, Any]:

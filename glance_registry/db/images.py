@@ -18,6 +18,7 @@ from common.image import KILLED, PENDING_DELETE, Change, Image
 from glance_registry.db import adopted, leases, rows, usage, visibility
 from glance_registry.db.details import Details
 from glance_registry.db.models import image_tombstones
+from glance_registry.db.owner_limits import NO_LIMITS, OwnerLimits
 
 # What a new image has unless it is said otherwise (registry-v1.md section 5).
 _NEW: Final[dict[str, Any]] = {
@@ -65,15 +66,17 @@ def find(
     return image
 
 
-def create(connection: Connection, change: Change) -> Written:
+def create(connection: Connection, change: Change, limits: OwnerLimits = NO_LIMITS) -> Written:
     """Record a new image, and with change.lease the lease of its upload.
 
-    Raises Duplicate for an id that is or ever was in use.
+    Raises Duplicate for an id that is or ever was in use, LimitExceeded for an owner who has as
+    many images as limits allow.
     """
     now = timeutils.utcnow()
     chosen = change.fields.get("id")
     image_id = chosen or str(uuid.uuid4())
     fields = {**_NEW, **change.fields, "id": image_id}
+    limits.admit(connection, fields.get("owner"), fields["status"])
     _insert(connection, {**fields, "created_at": now, "updated_at": now, "deleted": False})
     # Only now: a purge that ran until the insert has left its tombstone by then.
     if chosen and connection.execute(_TOMBSTONE, {"image_id": chosen}).first():

@@ -44,6 +44,7 @@ _LISTED: Final = ("name", "status", "container_format", "disk_format", "size")
 
 _OWNER: Final = sa.bindparam("owner", type_=sa.String)
 _LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)
+_ONE: Final = sa.literal_column("1", sa.Integer)
 _SHARED: Final = sa.select(image_members.c.image_id).where(
     image_members.c.member == _OWNER, image_members.c.deleted == sa.false()
 )
@@ -143,11 +144,19 @@ def _own(shape: Shape, state: Condition, deleted: bool) -> Iterator[Iterable[lis
 
 def _runs(shape: Shape, prefix: list[Condition]) -> Iterator[list[Condition]]:
     columns = {name: images.c[name] for name in order_of(shape.sort_key)}
-    sides: list[list[Condition]] = [[]]
-    if shape.sort_key == "status" and shape.deleted == (False,):
-        # Sorted by status, all killed images stand in one row: step over them.
-        sides = [[images.c.status < KILLED], [images.c.status > KILLED]]
-    return ([*prefix, *side, *after] for side in sides for after in _ranges(shape, columns))
+    for after in _ranges(shape, columns):
+        for side in _sides_of_killed(shape, after):
+            yield [*prefix, *after, *side]
+
+
+def _sides_of_killed(shape: Shape, after: list[Condition]) -> list[list[Condition]]:
+    """Sorted by status, all killed images stand in one row, which a run of several statuses has
+    to step over.
+    """
+    one_status = len(after) > 1
+    if shape.sort_key != "status" or shape.deleted != (False,) or one_status:
+        return [[]]
+    return [[images.c.status < KILLED], [images.c.status > KILLED]]
 
 
 def _beyond_marker(shape: Shape) -> list[Condition]:
@@ -201,10 +210,11 @@ def _filters(shape: Shape, start: str | None) -> Iterator[Condition]:
         served = start == field if start else shape.sort_key == field
         yield _bound(images.c[field] if served else unindexed(images.c[field]), name)
     for number in range(shape.properties):
-        having = _having_property(number).where(is_live(image_properties))
         if start == f"property_{number}":
-            yield images.c.id.in_(having)
+            yield images.c.id.in_(_having_property(number, image_properties.c.value))
         else:
+            # Found by image and name; a common value would be a long way round.
+            having = _having_property(number, unindexed(image_properties.c.value))
             yield having.where(image_properties.c.image_id == images.c.id).exists()
 
 
@@ -219,10 +229,11 @@ def _bound(column: ColumnElement[Any], name: str) -> Condition:
     return compare(column, sa.bindparam(name, type_=images.c[field].type))
 
 
-def _having_property(number: int) -> sa.Select[Any]:
+def _having_property(number: int, value: ColumnElement[Any]) -> sa.Select[Any]:
     return sa.select(image_properties.c.image_id).where(
         image_properties.c.name == sa.bindparam(f"property_{number}"),
-        image_properties.c.value == sa.bindparam(f"value_{number}"),
+        value == sa.bindparam(f"value_{number}"),
+        is_live(image_properties),
     )
 
 
@@ -265,7 +276,14 @@ def _prefix(shape: Shape, start: str) -> Iterator[Condition]:
 
 def _candidates(shape: Shape) -> Iterator[tuple[str, sa.Select[Any]]]:
     for number in range(shape.properties):
-        yield f"property_{number}", _having_property(number)
+        # Removed ones too: whether they are is not in the index.
+        yield (
+            f"property_{number}",
+            sa.select(_ONE).where(
+                image_properties.c.name == sa.bindparam(f"property_{number}"),
+                image_properties.c.value == sa.bindparam(f"value_{number}"),
+            ),
+        )
     for name, single in shape.matches:
         # Under the default order the index of such a filter is in order itself.
         if single and shape.sort_key not in ("created_at", name):
@@ -277,4 +295,4 @@ def _candidates(shape: Shape) -> Iterator[tuple[str, sa.Select[Any]]]:
 
 
 def _counted(shape: Shape, field: str, conditions: list[Condition]) -> sa.Select[Any]:
-    return sa.select(images.c[field]).where(*_prefix(shape, field), *conditions)
+    return sa.select(_ONE).where(*_prefix(shape, field), *conditions)

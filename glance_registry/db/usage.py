@@ -26,6 +26,11 @@ _ADD_WITHIN_QUOTA: Final = _ADD.where(
     owner_usage.c.bytes + owner_usage.c.reserved + sa.bindparam("more_reserved")
     <= sa.bindparam("quota")
 )
+_LOCK: Final = (
+    sa.select(owner_usage.c.owner)
+    .where(owner_usage.c.owner == sa.bindparam("whose"))
+    .with_for_update()
+)
 _INSERT: Final = (
     owner_usage.insert()
     .prefix_with("OR IGNORE", dialect="sqlite")
@@ -66,6 +71,14 @@ def reserve(connection: Connection, owner: str | None, amount: int, quota: int) 
         return True
     _insert(connection, owner)
     return bool(connection.execute(_ADD_WITHIN_QUOTA, changes).rowcount)
+
+
+def lock(connection: Connection, owner: str) -> None:
+    """Make every transaction that asks for the same owner's lock wait for the end of this one."""
+    found = connection.execute(_LOCK, {"whose": owner}).first()
+    if found is None:
+        _insert(connection, owner)
+        connection.execute(_LOCK, {"whose": owner})
 
 
 def move(

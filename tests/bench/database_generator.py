@@ -99,9 +99,10 @@ def _add_image(rows: dict[str, list[Row]], chance: random.Random, number: int, i
     name = f"image-{number}" if luck < 0.8 else chance.choice(_NAMES)
     disk, container = chance.choice(_FORMATS)
     size = chance.randrange(1000) * 2**20 if luck > 0.15 else None
+    public = int(chance.random() < _public_share(images))
     rows["images"].append(
         (
-            image_id, name, disk, container, size, status, int(chance.random() < _public_share(images)),
+            image_id, name, disk, container, size, status, public,
             f"{chance.getrandbits(128):032x}", created, updated, deleted_at, int(deleted), 0, 0,
             owner, int(luck > 0.999),
         )

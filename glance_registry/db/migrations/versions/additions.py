@@ -74,6 +74,7 @@ _INDEXES: dict[str, tuple[str, list[str]]] = {
     },
     **{f"glance_v1_{key}": ("images", [key]) for key in ("min_disk", "min_ram", "protected")},
     "glance_v1_owned": ("images", ["owner", "deleted", "created_at", "id"]),
+    "glance_v1_owned_status": ("images", ["owner", "deleted", "status"]),
     "glance_v1_member": ("image_members", ["member", "deleted", "image_id"]),
     "glance_v1_property_value": ("image_properties", ["name", "value"]),
 }
