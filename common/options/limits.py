@@ -49,13 +49,13 @@ TENANTS: Final = (
         "images_per_tenant",
         default=0,
         min=0,
-        help="Images that one owner may have; 0 means no limit.",
+        help="Images that one owner may have; one more is answered with 413. 0 means no limit.",
     ),
     cfg.IntOpt(
         "queued_images_per_tenant",
         default=0,
         min=0,
-        help="Images without data (queued or saving) that one owner may have; 0 means no limit.",
+        help="Of these, how many without data (queued or saving); 0 means no limit.",
     ),
 )
 
@@ -91,6 +91,6 @@ TRANSFERS: Final = (
 AREAS: Final = (
     Area("leases", "A", LEASES),
     Area("limits", "AR", CONNECTIONS),
-    Area("limits", "AR", TENANTS),
+    Area("limits", "R", TENANTS),
     Area("limits", "A", TRANSFERS),
 )
