@@ -1,7 +1,6 @@
 """The RBD driver against a real Ceph."""
 
 import contextlib
-import multiprocessing
 import signal
 import time
 import uuid
@@ -15,11 +14,11 @@ from common.upload import Upload
 from glance_store import BackendUnavailable, StorageFull, StorageWriteDenied
 from glance_store.testing import (
     StoreConformance,
-    StuckSource,
     WatchedSource,
     content_of,
     upload_of,
 )
+from tests.integration.killed_adds import killed_add
 from tests.servers.ceph import Ceph
 
 MIB = 1024 * 1024
@@ -34,13 +33,6 @@ def make_store(conf, **options):
     defaults = {option.dest: option.default for option in RBDStore.options}
     ours = {"rbd_store_ceph_conf": str(conf), "rbd_store_chunk_size": 1}
     return RBDStore({**defaults, **ours, **options})
-
-
-def add_and_hang(conf, image_id, content, stuck):
-    """Runs in a process of its own, to be killed."""
-    source = StuckSource(content)
-    source.stuck = stuck
-    make_store(conf).add(RequestContext(), image_id, Upload(source))
 
 
 @pytest.fixture(scope="module")
@@ -108,20 +100,8 @@ class TestRBD(StoreConformance):
     def backend(self, store):
         return frozenset(self.ceph.rados_objects()) - LISTS
 
-    @contextlib.contextmanager
     def unfinished_add(self, store, ctx, image_id):
-        """In a process that is really killed, so that Ceph has to find out."""
-        spawn = multiprocessing.get_context("spawn")
-        stuck = spawn.Event()
-        arguments = (self.ceph.conf, image_id, content_of(2 * MIB + 3), stuck)
-        process = spawn.Process(target=add_and_hang, args=arguments)
-        process.start()
-        try:
-            assert stuck.wait(30)
-        finally:
-            process.kill()
-            process.join()
-        yield
+        return killed_add(store, ctx, image_id, content_of(2 * MIB + 3))
 
     @contextlib.contextmanager
     def broken(self, store):
