@@ -1,6 +1,7 @@
 """Packaging: four packages, their programs and the drivers as entry points."""
 
 from glob import glob
+from os.path import isfile
 
 from setuptools import find_packages, setup
 
@@ -9,7 +10,7 @@ EXTRAS = {
     "s3": ["boto3>=1.34"],
     # librados and librbd come from the operating system: python3-rados, python3-rbd.
     "rbd": [],
-    "cinder": ["python-cinderclient>=9.4", "os-brick>=6.5"],
+    "cinder": ["os-brick>=6.5", "oslo.rootwrap>=7.2", "python-cinderclient>=9.4"],
     "gridfs": ["pymongo>=4.6"],
     "vmware": ["oslo.vmware>=4.3"],
     "messaging": ["oslo.messaging>=14.6"],
@@ -27,7 +28,10 @@ setup(
         "glance_registry.db": ["migrations/*.mako", "migrations/versions/*.py"],
         "glance_store.drivers": ["*.wsdl"],
     },
-    data_files=[("etc/glance", sorted(glob("etc/*")))],
+    data_files=[
+        ("etc/glance", sorted(filter(isfile, glob("etc/*")))),
+        ("etc/glance/rootwrap.d", sorted(glob("etc/rootwrap.d/*"))),
+    ],
     install_requires=[
         "alembic>=1.13",
         "cryptography>=42",
@@ -66,6 +70,8 @@ setup(
             "glance-control = glance_api.cmd.control:main",
             "glance-manage = glance_api.cmd.manage:main",
             "glance-replicator = glance_api.cmd.replicator:main",
+            # What Glance's operators have in their sudoers for attaching volumes.
+            "glance-rootwrap = oslo_rootwrap.cmd:main [cinder]",
             "glance-scrubber = glance_api.cmd.scrubber:main",
             "glance-registry = glance_registry.cmd.registry:main",
         ],
