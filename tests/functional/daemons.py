@@ -5,6 +5,7 @@ import http.client
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -321,11 +322,21 @@ class Service:
         api: Mapping[str, Any] | None = None,
         registry: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add options, as make_service takes them, and restart the daemons."""
+        """Add options, as make_service takes them, and restart the daemons they are for."""
         _add(self.registry.conf, registry)
         _add(self.api.conf, api)
-        self.stop()
-        self.start()
+        changed = [
+            daemon
+            for daemon, options in ((self.registry, registry), (self.api, api))
+            if options is not None
+        ]
+        for daemon in changed:
+            daemon.begin_stop()
+        for daemon in changed:
+            daemon.stop()
+            daemon.start(wait=False)
+        for daemon in changed:
+            daemon.wait_until_ready()
 
 
 STOCK_POLICY = orjson.loads((ROOT / "etc" / "policy.json").read_bytes())
@@ -403,24 +414,37 @@ def _add(conf: dict[str, dict[str, Any]], extra: Mapping[str, Any] | None) -> No
             conf["DEFAULT"][name] = value
 
 
-@contextlib.contextmanager
-def running_service(home: Path, **options: Any) -> Iterator[Service]:
-    """A service that is up inside the block, on a database that is ready."""
-    service = make_service(home, **options)
+def _db_sync(service: Service) -> None:
     service.registry.write_conf()
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "glance_api.cmd.manage",
-            "--config-file",
-            str(service.registry.conf_file),
-            "db_sync",
-        ],
-        check=True,
-        cwd=ROOT,
-        capture_output=True,
-    )
+    manage = [sys.executable, "-m", "glance_api.cmd.manage"]
+    options = ["--config-file", str(service.registry.conf_file)]
+    subprocess.run([*manage, *options, "db_sync"], check=True, cwd=ROOT, capture_output=True)
+
+
+_empty_database = b""
+
+
+def _prepare_database(service: Service, connection: str | None) -> None:
+    """Build the schema; of SQLite databases, which are all alike, only the first one."""
+    global _empty_database
+    if connection is not None:
+        return _db_sync(service)
+    if _empty_database:
+        service.database.write_bytes(_empty_database)
+        return None
+    _db_sync(service)
+    with contextlib.closing(sqlite3.connect(service.database)) as database:
+        _empty_database = database.serialize()
+    return None
+
+
+@contextlib.contextmanager
+def running_service(
+    home: Path, *, connection: str | None = None, **options: Any
+) -> Iterator[Service]:
+    """A service that is up inside the block, on a database that is ready."""
+    service = make_service(home, connection=connection, **options)
+    _prepare_database(service, connection)
     try:
         service.start()
         yield service
