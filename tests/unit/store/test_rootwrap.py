@@ -36,16 +36,6 @@ def test_what_attaching_needs_is_allowed(words, tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
-        [*HELPER, "--privsep_sock_path", "/tmp/../etc/cron.d/x"],
-        ["privsep-helper", "--privsep_context", "evil.context", "--privsep_sock_path", "/tmp/x"],
-        [
-            "privsep-helper",
-            "--config-file",
-            "/tmp/evil",
-            *HELPER[1:],
-            "--privsep_sock_path",
-            "/tmp/x",
-        ],
         ["chown", "1000", "/etc/shadow"],
         ["chown", "1000", "/dev/../etc/shadow"],
         ["chown", "1000:1000", "/dev/sdb"],
