@@ -1,0 +1,262 @@
+"""How fast each store moves bytes, beside its bare client library and the same server.
+
+    python -m tests.bench.bench_stores [--sizes 64,512] [--runs 5] [store ...]
+
+Prints one JSON line per case: store, direction, MiB, MB/s of the driver and of the bare library,
+and their ratio. The driver's uploads are hashed as in the service, the library's are not; both
+sides read from memory and throw away what they download. A section is a context manager that
+starts the server and yields a Contender; add one with @section.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import select
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+
+from common import concurrency
+from common.context import RequestContext
+from common.native import NativeThreads
+from common.upload import Upload
+from glance_store import Store
+
+MIB = 1024 * 1024
+
+_BLOCK = os.urandom(8 * MIB)
+
+
+class Memory:
+    """So many bytes that cost nothing to make: a source for the driver, a file for a library."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._position % len(_BLOCK)
+        left = self.length - self._position
+        chunk = _BLOCK[start : start + min(size if size >= 0 else left, left)]
+        self._position += len(chunk)
+        return chunk
+
+    def abort(self) -> None:
+        self._position = self.length
+
+
+@dataclass
+class Contender:
+    """A store, and the same work done with nothing but the client library.
+
+    put(name, file) stores all of the file; get(name) reads it all and returns its length.
+    """
+
+    store: Store
+    put: Callable[[str, Memory], object]
+    get: Callable[[str], int]
+    delete: Callable[[str], object]
+    context: RequestContext = field(default_factory=RequestContext)
+
+
+Section = Callable[[], contextlib.AbstractContextManager[Contender]]
+SECTIONS: dict[str, Section] = {}
+
+
+def section(name: str) -> Callable[[Callable[[], Iterator[Contender]]], Section]:
+    def add(make: Callable[[], Iterator[Contender]]) -> Section:
+        SECTIONS[name] = contextlib.contextmanager(make)
+        return SECTIONS[name]
+
+    return add
+
+
+def options_of(store: type[Store], **options: object) -> dict[str, object]:
+    return {option.dest: option.default for option in store.options} | options
+
+
+@section("swift")
+def swift() -> Iterator[Contender]:
+    yield from _swift()
+
+
+@section("swift in segments")
+def swift_in_segments() -> Iterator[Contender]:
+    # Swift serves no more than ten small segments quickly, then one a second.
+    yield from _swift(
+        swift_store_large_object_size=16,
+        swift_store_large_object_chunk_size=64,
+    )
+
+
+def _swift(**options: object) -> Iterator[Contender]:
+    from swiftclient.client import Connection
+
+    from glance_store.drivers.swift import SwiftStore
+    from tests.servers.swift import Swift
+
+    with Swift() as server:
+        bare = Connection(server.auth_url, server.user, server.key)
+        bare.put_container("bare")
+
+        def get(name: str) -> int:
+            _, chunks = bare.get_object("bare", name, resp_chunk_size=64 * 1024)
+            return sum(map(len, chunks))
+
+        yield Contender(
+            SwiftStore(
+                options_of(
+                    SwiftStore,
+                    swift_store_auth_address=server.auth_url,
+                    swift_store_auth_version="1",
+                    swift_store_user=server.user,
+                    swift_store_key=server.key,
+                    swift_store_create_container_on_put=True,
+                    **options,
+                )
+            ),
+            lambda name, file: bare.put_object("bare", name, file, content_length=file.length),
+            get,
+            lambda name: bare.delete_object("bare", name),
+        )
+
+
+@section("s3 on swift")
+def s3_on_swift() -> Iterator[Contender]:
+    from tests.servers.swift import Swift
+
+    with Swift() as server:
+        yield _s3(server.s3_url, server.user, server.key)
+
+
+@section("s3 on ceph")
+def s3_on_ceph() -> Iterator[Contender]:
+    from tests.servers.radosgw import Radosgw
+
+    with Radosgw() as server:
+        yield _s3(server.url, server.access_key, server.secret_key)
+
+
+def _s3(url: str, access_key: str, secret_key: str) -> Contender:
+    import boto3
+
+    from glance_store.drivers.s3 import S3Store
+
+    bare = boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name="us-east-1",
+    )
+    bare.create_bucket(Bucket="bare")
+
+    class Sink:
+        length = 0
+
+        def write(self, chunk: bytes) -> None:
+            self.length += len(chunk)
+
+    def get(name: str) -> int:
+        sink = Sink()
+        bare.download_fileobj("bare", name, sink)
+        return sink.length
+
+    return Contender(
+        S3Store(
+            options_of(
+                S3Store,
+                s3_store_host=url,
+                s3_store_access_key=access_key,
+                s3_store_secret_key=secret_key,
+                s3_store_bucket="glance",
+                s3_store_bucket_url_format="path",
+                s3_store_create_bucket_on_put=True,
+            )
+        ),
+        lambda name, file: bare.upload_fileobj(file, "bare", name),
+        get,
+        lambda name: bare.delete_object(Bucket="bare", Key=name),
+    )
+
+
+def bench(contender: Contender, mebibytes: int, runs: int) -> Iterator[dict[str, object]]:
+    length = mebibytes * MIB
+    store, ctx = contender.store, contender.context
+    urls: list[str] = []
+
+    def rate(work: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        work()
+        return length / (time.perf_counter() - started) / 1e6
+
+    def upload() -> float:
+        upload = Upload(Memory(length), size=length)
+        speed = rate(lambda: urls.append(store.add(ctx, str(uuid.uuid4()), upload)[0]))
+        if len(urls) > 1:
+            store.delete(ctx, urls.pop(0))
+        return speed
+
+    def bare_upload() -> float:
+        return rate(lambda: contender.put("bare", Memory(length)))
+
+    def download() -> float:
+        with contextlib.closing(store.get(ctx, urls[0])) as body:
+            received = [0]
+
+            def drain() -> None:
+                received[0] = sum(len(chunk) for chunk in body)
+
+            speed = rate(drain)
+        assert received[0] == length
+        return speed
+
+    def bare_download() -> float:
+        received = []
+        speed = rate(lambda: received.append(contender.get("bare")))
+        assert received == [length]
+        return speed
+
+    for direction, ours, theirs in (
+        ("up", upload, bare_upload),
+        ("down", download, bare_download),
+    ):
+        # In turn, because a machine is never equally fast twice; the first pair does not count.
+        pairs = [(ours(), theirs()) for _ in range(runs + 1)][1:]
+        yield {
+            "direction": direction,
+            "MiB": mebibytes,
+            "driver_MB_s": round(median(driver for driver, _ in pairs)),
+            "bare_MB_s": round(median(bare for _, bare in pairs)),
+            "ratio": round(median(driver / bare for driver, bare in pairs), 2),
+        }
+    store.delete(ctx, urls.pop())
+    contender.delete("bare")
+
+
+def _wait_readable(descriptor: int) -> None:
+    select.select([descriptor], [], [])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("stores", nargs="*", choices=[*SECTIONS, []])
+    parser.add_argument("--sizes", default="64,512", help="MiB, separated by commas")
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    # Hashing goes on beside the transfer, as it does in the service.
+    concurrency.install(NativeThreads(threading, queue, _wait_readable))
+    for name in arguments.stores or SECTIONS:
+        with SECTIONS[name]() as contender:
+            for size in arguments.sizes.split(","):
+                for line in bench(contender, int(size), arguments.runs):
+                    print(json.dumps({"store": name, **line}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
