@@ -1,9 +1,15 @@
-"""Keystone's token filter, with our options and with those of an older configuration file."""
+"""Keystone's token filter, with our options and with those of an older configuration file.
+
+It fails closed (SEC-020): a token that cannot be checked gives 503. keystonemiddleware itself
+takes it for a bad one where the decision is left to the context filter, and that may let the
+caller in as anonymous.
+"""
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
+from common import errors
 from common.config import Configuration, ConfigurationError, for_library, settings
 from common.wsgi.faults import Application
 from common.wsgi.paste import configuration
@@ -19,6 +25,9 @@ _RENAMED: Final = {
     "admin_tenant_name": "project_name",
 }
 _OLDER: Final = {*_RENAMED, "identity_uri", "auth_host", "auth_port", "auth_protocol"}
+# keystonemiddleware's own default is to wait for ever, with the caller.
+_TIMEOUT_SECONDS: Final = 10
+
 _DEFAULT_DOMAINS: Final = {"user_domain_id": "default", "project_domain_id": "default"}
 
 
@@ -37,16 +46,44 @@ def filter_factory(
     library = for_library(conf)
     for section, options in auth_token.list_opts():
         library.register_opts(options, section)
+    library.set_default("http_connect_timeout", _TIMEOUT_SECONDS, _SECTION)
     translated = older_options({**_file_options(conf), **local_conf})
     if "username" in translated:
         library.register_opts(loading.get_auth_plugin_conf_options("password"), _SECTION)
     for name, value in translated.items():
         library.set_override(name, value, _SECTION)
     own = {name: value for name, value in local_conf.items() if name not in _OLDER}
-    factory: Callable[[Application], Application] = auth_token.filter_factory(
-        {}, oslo_config_config=library, **own
-    )
-    return factory
+    factory = auth_token.filter_factory({}, oslo_config_config=library, **own)
+    keystone_errors = importlib.import_module("keystoneauth1.exceptions")
+    away = (keystone_errors.ClientException, auth_token.ServiceError)
+
+    def make(app: Application) -> Application:
+        protocol = factory(app)
+        protocol.fetch_token = _failing_closed(protocol.fetch_token, auth_token.InvalidToken, away)
+        checked: Application = protocol
+        return checked
+
+    return make
+
+
+def _failing_closed(
+    fetch_token: Callable[..., Any], refused: type[Exception], away: tuple[type[Exception], ...]
+) -> Callable[..., Any]:
+    """fetch_token, raising ServiceUnavailable where Keystone could not say what a token is."""
+
+    def fetch(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fetch_token(*args, **kwargs)
+        except away:
+            raise errors.ServiceUnavailable("The identity service cannot be asked.") from None
+        except refused as error:
+            # A token that Keystone does not know is refused because of its 404.
+            reason = error.__context__
+            if isinstance(reason, away) and getattr(reason, "http_status", None) != 404:
+                raise errors.ServiceUnavailable("The identity service cannot be asked.") from None
+            raise
+
+    return fetch
 
 
 def older_options(options: Mapping[str, str]) -> dict[str, str]:
