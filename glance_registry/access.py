@@ -2,6 +2,9 @@
 
 Work on leases is done by the API itself, not for a caller: it may go on when the caller's token
 has long expired. So these requests do not pass the pipeline that finds out who the caller is.
+
+What the API says of its caller is noted here: with an administrator's token of its own it asks
+for the caller's rights only (SEC-019).
 """
 
 import hmac
@@ -10,6 +13,7 @@ from typing import Any, Final
 
 from common import errors
 from common.wsgi.faults import Application, StartResponse
+from common.wsgi.filters import keep_subject
 from glance_registry.leases import TRUSTED
 
 _KEY: Final = "HTTP_X_GLANCE_REGISTRY_KEY"
@@ -27,6 +31,7 @@ class RegistryAccess:
         self._key = key.encode() if key else None
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        keep_subject(environ)
         return self._choose(environ)(environ, start_response)
 
     def _choose(self, environ: dict[str, Any]) -> Application:

@@ -40,7 +40,20 @@ _CORS_OPTIONS: Final = (
 
 REQUEST_ID_HEADER: Final = "x-openstack-request-id"
 
+# Where the registry's edge puts the identity headers that came with a request, before anybody
+# strips them: as whom a service acts that has authenticated itself.
+SUBJECT: Final = "glance.subject"
+_IDENTITY_VARIABLES: Final = (
+    "HTTP_X_IDENTITY_STATUS",
+    "HTTP_X_USER_ID",
+    "HTTP_X_TENANT_ID",
+    "HTTP_X_PROJECT_ID",
+    "HTTP_X_ROLES",
+    "HTTP_X_SERVICE_CATALOG",
+)
+
 _PERCENT: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_ID_PREFIX: Final = "req-"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
@@ -114,18 +127,36 @@ class _ContextFilter:
     def _request_id(self, environ: Mapping[str, Any]) -> str:
         given: str = environ.get("HTTP_X_OPENSTACK_REQUEST_ID", "")
         limit = self.settings.max_request_id_length
-        if 0 < limit < len(given):
+        # The API prefixes what it hands on to the registry, where that must not make it longer.
+        if 0 < limit < len(given.removeprefix(_ID_PREFIX)):
             raise errors.RequestHeaderTooLarge("The request id is too long.")
         # An id that could forge log lines is replaced, not echoed (SEC-065).
         if not given or not _REQUEST_ID.match(given):
-            return f"req-{uuid.uuid4()}"
-        return given if given.startswith("req-") else f"req-{given}"
+            return f"{_ID_PREFIX}{uuid.uuid4()}"
+        return given if given.startswith(_ID_PREFIX) else f"{_ID_PREFIX}{given}"
+
+
+def keep_subject(environ: dict[str, Any]) -> None:
+    """Note whom a request says it is made for, whoever makes it."""
+    if "HTTP_X_IDENTITY_STATUS" in environ:
+        environ[SUBJECT] = {name: environ[name] for name in _IDENTITY_VARIABLES if name in environ}
 
 
 class ContextFilter(_ContextFilter):
-    """Identity from headers that authtoken, or a trusted front end, has set."""
+    """Identity from headers that authtoken, or a trusted front end, has set.
+
+    An admin may act for a subject, whose rights are then the ones that count (SEC-019).
+    """
 
     def context_from(self, environ: dict[str, Any], request_id: str) -> RequestContext:
+        context = self._identified(environ, request_id)
+        subject = environ.get(SUBJECT)
+        if subject is None or not context.is_admin:
+            return context
+        anybody = {name: each for name, each in environ.items() if name not in _IDENTITY_VARIABLES}
+        return self._identified({**anybody, **subject}, request_id)
+
+    def _identified(self, environ: Mapping[str, Any], request_id: str) -> RequestContext:
         if environ.get("HTTP_X_IDENTITY_STATUS") == "Confirmed":
             return self._confirmed(environ, request_id)
         if self.settings.allow_anonymous_access:
@@ -138,7 +169,7 @@ class ContextFilter(_ContextFilter):
             )
         raise errors.NotAuthenticated()
 
-    def _confirmed(self, environ: dict[str, Any], request_id: str) -> RequestContext:
+    def _confirmed(self, environ: Mapping[str, Any], request_id: str) -> RequestContext:
         mode = self.settings.decode_header_values
 
         def header(name: str) -> str | None:
