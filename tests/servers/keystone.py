@@ -64,8 +64,10 @@ key_repository = {directory}/fernet
 key_repository = {directory}/fernet
 [credential]
 key_repository = {directory}/credential
+# Without it Keystone makes hundreds of database queries to validate one token.
 [cache]
-enabled = false
+enabled = true
+backend = dogpile.cache.memory
 [identity]
 password_hash_rounds = 4
 """
