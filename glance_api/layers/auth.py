@@ -26,10 +26,11 @@ class AuthLayer(ImageLayer):
         act: Act,
         change: Change | None = None,
         source: Source | None = None,
+        image: Image | None = None,
     ) -> None:
         if act in (Act.MODIFY, Act.DELETE):
             require_writable(ctx)
-        self.inner.permit(ctx, act, change, source)
+        self.inner.permit(ctx, act, change, source, image)
 
     def add(self, ctx: RequestContext, image: Image, source: Source) -> Image:
         require_writable(ctx)

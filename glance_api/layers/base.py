@@ -70,8 +70,12 @@ class ImageRepo(Protocol):
         act: Act,
         change: Change | None = None,
         source: Source | None = None,
+        image: Image | None = None,
     ) -> None:
-        """Raise Forbidden if the caller may not do this to any image, whether it exists or not."""
+        """Raise Forbidden if the caller may not do this to any image, whether it exists or not.
+
+        With an image, which only Act.DOWNLOAD takes: if the caller may not do it to this one.
+        """
 
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]: ...
 
@@ -118,8 +122,9 @@ class ImageLayer:
         act: Act,
         change: Change | None = None,
         source: Source | None = None,
+        image: Image | None = None,
     ) -> None:
-        self.inner.permit(ctx, act, change, source)
+        self.inner.permit(ctx, act, change, source, image)
 
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]:
         return self.inner.list(ctx, query, detail=detail)

@@ -28,19 +28,20 @@ class PolicyLayer(ImageLayer):
         act: Act,
         change: Change | None = None,
         source: Source | None = None,
+        image: Image | None = None,
     ) -> None:
         match act:
             case Act.READ:
                 self.enforcer.check(ctx, "get_image")
             case Act.DOWNLOAD:
-                self.enforcer.check(ctx, "download_image")
+                self._check_download(ctx, image)
             case Act.DELETE:
                 self.enforcer.check(ctx, "delete_image")
             case Act.MODIFY:
                 self.enforcer.check(ctx, "modify_image")
                 publish = change is not None and change.fields.get("is_public") is True
                 self._check_data(ctx, publish, source or Source())
-        self.inner.permit(ctx, act, change, source)
+        self.inner.permit(ctx, act, change, source, image)
 
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]:
         self.enforcer.check(ctx, "get_images")
@@ -62,11 +63,14 @@ class PolicyLayer(ImageLayer):
     def download(
         self, ctx: RequestContext, image: Image, offset: int = 0, length: int | None = None
     ) -> Body:
+        self._check_download(ctx, image)
+        return self.inner.download(ctx, image, offset, length)
+
+    def _check_download(self, ctx: RequestContext, image: Image | None) -> None:
+        fields = image_fields(image) if image is not None else {"properties": {}}
         # A core field wins over a property of the same name.
-        fields = image_fields(image)
         target = {**fields.pop("properties"), **fields}
         self.enforcer.check(ctx, "download_image", target)
-        return self.inner.download(ctx, image, offset, length)
 
     def _check_data(self, ctx: RequestContext, publish: bool, source: Source) -> None:
         if publish:

@@ -23,6 +23,7 @@ class RegistryRepo:
         act: Act,
         change: Change | None = None,
         source: Source | None = None,
+        image: Image | None = None,
     ) -> None:
         return None
 

@@ -13,7 +13,7 @@ import webob
 from common import errors
 from common.image import ACTIVE, DEACTIVATED, Image
 from common.wsgi.resource import Request
-from glance_api.layers.base import ImageRepo
+from glance_api.layers.base import Act, ImageRepo
 from glance_api.v1.headers import add_image_headers
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})\Z")
@@ -42,8 +42,13 @@ def download_response(
     if image.status != ACTIVE or image.deleted:
         raise errors.NotFound(f"Image {image.id} not found.")
     if settings.conditional and _has_it_already(request, image):
+        _permit(request, repo, image)
         return _not_modified(image)
-    span = _span(request, image) if settings.ranges else None
+    try:
+        span = _span(request, image) if settings.ranges else None
+    except errors.RangeNotSatisfiable:
+        _permit(request, repo, image)
+        raise
     if span is None:
         body = repo.download(request.context, image)
     else:
@@ -61,6 +66,11 @@ def download_response(
     response.app_iter = body
     response.content_length = body.length
     return response
+
+
+def _permit(request: Request, repo: ImageRepo, image: Image) -> None:
+    """What is answered without opening the bytes is for those who may have them as well."""
+    repo.permit(request.context, Act.DOWNLOAD, image=image)
 
 
 def _not_modified(image: Image) -> webob.Response:
