@@ -15,6 +15,7 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _DECIMAL: Final = re.compile(r"[0-9]{1,19}\Z")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n\Z")
+_AUTHORITY: Final = re.compile(r"(?:[\w.~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?\Z", re.A)
 
 _RATE_WINDOW: Final = 60.0
 
@@ -95,8 +96,10 @@ def _check_body_framing(headers: Headers) -> None:
         raise BadFraming("Content-Length is not a decimal number.")
     if codings and codings[0].lower() != "chunked":
         raise BadFraming("The only transfer coding understood is chunked.")
-    if len(headers.get_all("host")) > 1:
-        raise BadFraming("Exactly one Host may be given.")
+    hosts = headers.get_all("host")
+    # Links are built from it (SEC-062).
+    if len(hosts) > 1 or (hosts and not _AUTHORITY.match(hosts[0])):
+        raise BadFraming("Exactly one well-formed Host may be given.")
 
 
 class SlowClient(errors.ClientDisconnected):

@@ -156,6 +156,9 @@ class _Connection(eventlet.wsgi.HttpProtocol):
         self.requestline = line[:-2].decode("latin-1")
         settings = self.server.settings
         self.headers = read_headers(self.rfile, settings.max_header_line, _MAX_HEADERS)
+        if self.request_version == "HTTP/1.0" and self.headers.get("transfer-encoding"):
+            # A peer of that version takes the chunks for what they are in (RFC 9112, 6.1).
+            raise BadFraming("HTTP/1.0 has no transfer codings.")
         asked = (self.headers.get("connection") or "").lower()
         self.close_connection = asked == "close" or (
             self.request_version == "HTTP/1.0" and asked != "keep-alive"
