@@ -21,9 +21,12 @@ def images_table(connection: Connection) -> sa.Table:
     """The table to insert into and update: the connection's own shape of `images`."""
     known = connection.info.get(_HAS_VISIBILITY)
     if known is None:
-        columns = sa.inspect(connection).get_columns("images")
-        known = any(column["name"] == "visibility" for column in columns)
-        connection.info[_HAS_VISIBILITY] = known
+        inspector = sa.inspect(connection)
+        if not inspector.has_table("images"):
+            # What the caller does next says so, in a way that is understood.
+            return images
+        names = {column["name"] for column in inspector.get_columns("images")}
+        known = connection.info[_HAS_VISIBILITY] = "visibility" in names
     return _queens_images if known else images
 
 

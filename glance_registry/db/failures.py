@@ -67,15 +67,12 @@ def is_duplicate_usage_row(error: sa.exc.DBAPIError) -> bool:
 
 
 def _code(error: sa.exc.DBAPIError) -> Any:
+    """MySQL's number, SQLite's name or PostgreSQL's state of an error, whichever it has."""
     original = error.orig
-    sqlstate = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    if sqlstate is not None:
-        return sqlstate
-    name = getattr(original, "sqlite_errorname", None)
-    if name is not None:
-        return name
     arguments = getattr(original, "args", ())
-    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+    if arguments and isinstance(arguments[0], int):
+        return arguments[0]
+    return getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
 
 
 def _is_sqlite_locked(error: sa.exc.DBAPIError) -> bool:
