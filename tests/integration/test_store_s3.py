@@ -14,6 +14,7 @@ from glance_store import BackendUnavailable, BadLocation, StorageWriteDenied
 from glance_store.drivers.s3 import S3Store
 from glance_store.outbound import Outbound, OutboundRules
 from glance_store.testing import StoreConformance, WatchedSource, content_of, upload_of
+from tests.integration.lifecycle import StoreLifecycle
 from tests.integration.unfinished import killed_add
 from tests.servers.radosgw import Radosgw
 from tests.servers.swift import Swift
@@ -270,3 +271,29 @@ def test_parallel_parts_of_several_images_do_not_mix(service, ctx):
     for url, content in zip(urls, contents, strict=True):
         assert read(service.store, ctx, url) == content
         service.store.delete(ctx, url)
+
+
+class TestLifecycle(StoreLifecycle):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls):
+        Radosgw.require()
+        with Radosgw() as server:
+            yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls, backend):
+        service = RadosgwService(backend, backend.url, backend.access_key, backend.secret_key)
+        return {
+            "stores": "s3,http",
+            "default_store": "s3",
+            "s3_store_bucket_url_format": "path",
+            "s3_store_timeout": 10,
+            **service.options,
+        }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stored(cls, backend):
+        return RadosgwService(backend, backend.url, backend.access_key, backend.secret_key).stored

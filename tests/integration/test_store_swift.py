@@ -1,72 +1,41 @@
-"""The Swift driver against a real Swift, with tempauth and with Keystone."""
+"""The Swift driver against a real Swift with tempauth."""
 
-import contextlib
 import hashlib
 import json
-import logging
-import socket
-import threading
 import time
-import urllib.error
 import urllib.request
 import uuid
-from dataclasses import replace
 from ipaddress import ip_network
 from urllib.parse import quote
 
 import pytest
-from keystoneauth1.identity import v3
-from keystoneauth1.session import Session
 
 from common import errors
 from common.context import RequestContext
 from common.upload import Upload
-from glance_store import BackendUnavailable, BadLocation, Capability, StorageWriteDenied
-from glance_store.drivers.swift import SwiftStore
+from glance_store import BackendUnavailable, StorageWriteDenied
 from glance_store.outbound import Outbound, OutboundRules
-from glance_store.testing import StoreConformance, WatchedSource, content_of, upload_of
+from glance_store.testing import WatchedSource, content_of, upload_of
+from tests.integration.lifecycle import StoreLifecycle
+from tests.integration.swift_stores import (
+    MIB,
+    SEGMENTED,
+    Cutter,
+    Liar,
+    SwiftConformance,
+    account_options,
+    check_that_credentials_stay_secret,
+    make_store,
+    read,
+)
 from tests.integration.unfinished import killed_add
-from tests.servers.keystone import Keystone
 from tests.servers.swift import Swift
-
-MIB = 1024 * 1024
-SEGMENTED = {"swift_store_large_object_size": 0, "swift_store_large_object_chunk_size": 1}
-
-
-def make_store(**options):
-    defaults = {option.dest: option.default for option in SwiftStore.options}
-    return SwiftStore({**defaults, "swift_store_timeout": 15, **options})
-
-
-def account_options(swift, **options):
-    return {
-        "swift_store_auth_address": swift.auth_url,
-        "swift_store_auth_version": swift.auth_version,
-        "swift_store_user": swift.user,
-        "swift_store_key": swift.key,
-        "swift_store_create_container_on_put": True,
-        **options,
-    }
 
 
 @pytest.fixture(scope="module")
 def swift():
     Swift.require()
     with Swift() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def keystone():
-    Keystone.require()
-    with Keystone() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def keystone_swift(keystone):
-    Swift.require()
-    with Swift(keystone=keystone) as server:
         yield server
 
 
@@ -80,11 +49,6 @@ def segmented(swift):
     return make_store(**account_options(swift, **SEGMENTED))
 
 
-@pytest.fixture(scope="module")
-def known_to_keystone(keystone_swift):
-    return make_store(**account_options(keystone_swift))
-
-
 @pytest.fixture
 def ctx():
     return RequestContext(user="user", tenant="tenant")
@@ -93,34 +57,6 @@ def ctx():
 @pytest.fixture
 def image_id():
     return str(uuid.uuid4())
-
-
-def read(store, ctx, url, offset=0, length=None):
-    with contextlib.closing(store.get(ctx, url, offset, length)) as body:
-        return b"".join(body)
-
-
-class SwiftConformance(StoreConformance):
-    malformed = (
-        "swift://",
-        "swift://container/object",
-        "swift://user@auth/container/object",
-        "swift+http://user:key@/container/object",
-        "swift+https://auth/v1//object",
-        "swift+https://auth/v1/container/",
-        "swift://user:key@http://auth/v1/container/object",
-        "swift+config://ref/container",
-        "swift+config://ref/more/container/object",
-        "swiftly://auth/v1/container/object",
-    )
-
-    def backend(self, store):
-        return frozenset(self.swift.objects())
-
-    @contextlib.contextmanager
-    def broken(self, store):
-        with self.swift.killed():
-            yield
 
 
 class TestSwift(SwiftConformance):
@@ -150,38 +86,6 @@ class TestSwiftInSegments(SwiftConformance):
             [found] = [stored for stored in store.contents() if stored.image_id == image_id]
             assert (found.size, found.complete) == (2 * self.chunk, False)
             store.discard(ctx, image_id)
-
-
-class TestSwiftWithKeystone(SwiftConformance):
-    @pytest.fixture
-    def store(self, keystone_swift, known_to_keystone):
-        self.swift = keystone_swift
-        return known_to_keystone
-
-
-class TestSwiftOfManyTenants(SwiftConformance):
-    chunk = MIB
-
-    @pytest.fixture
-    def store(self, keystone_swift):
-        self.swift = keystone_swift
-        return make_store(swift_store_multi_tenant=True, **SEGMENTED)
-
-    @pytest.fixture
-    def ctx(self, alice):
-        return alice
-
-    def unfinished_add(self, store, ctx, image_id):
-        options = {"swift_store_multi_tenant": True, **SEGMENTED}
-        content = content_of(2 * self.chunk + 3)
-        return killed_add(make_store, options, ctx, image_id, content, self.swift.objects)
-
-    def backend(self, store):
-        # Each image has a container of its own, which has to go as well.
-        return frozenset(self.swift.objects()) | own_containers(self.swift)
-
-
-# What a database may hold.
 
 
 def test_new_urls_name_a_reference_and_hold_no_credentials(swift, tmp_path, ctx, image_id):
@@ -215,18 +119,6 @@ def test_urls_of_old_databases_are_read_with_the_credentials_they_hold(swift, ct
         assert read(store, ctx, old) == b"content"
     unconfigured.delete(ctx, old)
     assert not swift.objects()
-
-
-def test_old_keystone_urls_are_read_by_the_version_in_force(keystone_swift, ctx, image_id):
-    """An address that ends in v2.0 outlived that version of Keystone."""
-    store = make_store(**account_options(keystone_swift))
-    url, _ = store.add(ctx, image_id, upload_of(b"content"))
-    address = keystone_swift.auth_url.removeprefix("http://").removesuffix("/v3")
-    user = quote(keystone_swift.user, safe="")
-    for ending in ("", "/", "/v2.0/", "/v3"):
-        old = f"swift+http://{user}:{keystone_swift.key}@{address}{ending}/glance/{image_id}"
-        assert read(store, ctx, old) == b"content"
-    store.delete(ctx, url)
 
 
 def test_external_addresses_are_subject_to_the_outbound_rules(swift, ctx):
@@ -276,9 +168,6 @@ def test_container_is_not_created_unless_asked_for(swift, ctx, image_id):
     with pytest.raises(StorageWriteDenied, match="swift_store_create_container_on_put"):
         store.add(ctx, image_id, upload_of(b"content"))
     store.discard(ctx, image_id)
-
-
-# Large objects.
 
 
 def test_manifests_are_glances(swift, ctx, image_id):
@@ -343,35 +232,9 @@ def swift_token(swift):
         return answer.headers["X-Auth-Token"]
 
 
-# Faults.
-
-
-def test_wrong_credentials_are_unavailable_and_never_told_or_logged(
-    swift, keystone_swift, ctx, image_id, caplog
-):
+def test_wrong_credentials_are_unavailable_and_never_told_or_logged(swift, ctx, caplog):
     """SEC-030, SEC-031."""
-    caplog.set_level(logging.INFO)
-    canaries = ("canary-tenant:canary-user", "canary-key")
-    for server in (swift, keystone_swift):
-        who = {"swift_store_user": canaries[0], "swift_store_key": canaries[1]}
-        store = make_store(**account_options(server, **who))
-        address = server.auth_url.removeprefix("http://")
-        url = f"swift+http://{quote(canaries[0])}:{canaries[1]}@{address}/glance/{image_id}"
-        calls = [
-            lambda store=store, url=url: store.get(ctx, url),
-            lambda store=store, url=url: store.size(ctx, url),
-            lambda store=store, url=url: store.delete(ctx, url),
-            lambda store=store: store.add(ctx, image_id, upload_of(b"content")),
-            lambda store=store: store.discard(ctx, image_id),
-            lambda store=store: list(store.contents()),
-        ]
-        for call in calls:
-            with pytest.raises(BackendUnavailable) as caught:
-                call()
-            told = caught.value.message
-            assert not any(secret in told for secret in (*canaries, "127.0.0.1", str(server.port)))
-            assert caught.value.__context__ is None or caught.value.__suppress_context__
-    assert "canary" not in caplog.text
+    check_that_credentials_stay_secret(swift, ctx, caplog)
 
 
 @pytest.mark.parametrize("segmented", [False, True], ids=["whole", "segmented"])
@@ -464,292 +327,29 @@ def test_a_token_that_was_revoked_is_replaced(swift, ctx, image_id):
         store.delete(ctx, stored)
 
 
-def test_keystone_tokens_are_renewed_before_they_expire(keystone, keystone_swift, ctx, image_id):
-    """REL-086."""
-    options = account_options(keystone_swift)
-    # Every token is about to expire, so each request asks for another.
-    store = make_store(**options, swift_store_expire_soon_interval=10**6)
-    url, _ = store.add(ctx, image_id, upload_of(b"content"))
-    tokens = {store._accounts.of_reference().credentials.session().token for _ in range(2)}
-    assert len(tokens) == 2
-    assert read(store, ctx, url) == b"content"
-    store.delete(ctx, url)
-    assert not keystone_swift.objects()
+class TestLifecycle(StoreLifecycle):
+    """Large enough to be segmented, which 200 MiB otherwise are not."""
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls):
+        Swift.require()
+        with Swift() as server:
+            yield server
 
-# Several tenants.
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls, backend):
+        return {
+            "stores": "swift,http",
+            "default_store": "swift",
+            "swift_store_large_object_size": 100,
+            "swift_store_large_object_chunk_size": 32,
+            "swift_store_timeout": 10,
+            **account_options(backend),
+        }
 
-
-def context_of(keystone, name, **changes):
-    """What the API makes of a token: the user, the tenant, the roles and the catalogue."""
-    user = keystone.users[name]
-    plugin = v3.Password(
-        keystone.url,
-        username=user.name,
-        password=user.password,
-        project_name=user.project,
-        user_domain_id=keystone.domain,
-        project_domain_id=keystone.domain,
-    )
-    access = plugin.get_access(Session())
-    identity = {
-        "user": access.user_id,
-        "tenant": access.project_id,
-        "roles": tuple(access.role_names),
-        "token": access.auth_token,
-        "service_catalog": tuple(access.service_catalog.catalog),
-    }
-    return RequestContext(**{**identity, **changes})
-
-
-@pytest.fixture(scope="module")
-def alice(keystone):
-    return context_of(keystone, "alice")
-
-
-@pytest.fixture(scope="module")
-def bob(keystone):
-    return context_of(keystone, "bob")
-
-
-@pytest.fixture(scope="module")
-def shared(keystone, keystone_swift):
-    """A multi-tenant store with an account of its own."""
-    # Trusts take Keystone seconds, and one test for them is enough.
-    return make_shared_store(keystone, swift_store_use_trusts=False)
-
-
-def make_shared_store(keystone, **options):
-    service = keystone.service
-    return make_store(
-        swift_store_multi_tenant=True,
-        swift_store_auth_version="3",
-        swift_store_auth_address=keystone.url,
-        swift_store_user=f"{service.project}:{service.name}",
-        swift_store_key=service.password,
-        swift_store_admin_tenants=["operators"],
-        **SEGMENTED,
-        **options,
-    )
-
-
-@pytest.fixture(scope="class")
-def reseller(keystone):
-    """The service's user has the role that opens every account."""
-    role = keystone._find_or_make("role", "ResellerAdmin", {})
-    service = keystone.service
-    path = f"/projects/{service.project_id}/users/{service.user_id}/roles/{role}"
-    keystone.request("PUT", path)
-    yield
-    keystone.request("DELETE", path)
-
-
-@pytest.fixture
-def image(shared, alice, image_id, keystone_swift):
-    content = content_of(2 * MIB + 7)
-    url, _ = shared.add(alice, image_id, upload_of(content, len(content)))
-    yield url
-    with contextlib.suppress(errors.NotFound):
-        shared.delete(alice, url)
-    assert not keystone_swift.objects()
-    assert not own_containers(keystone_swift)
-
-
-def own_containers(server):
-    """Those that hold one image each."""
-    return frozenset(name for name in server.containers() if "/glance_" in name)
-
-
-def test_urls_name_the_uploaders_account(shared, alice, image, image_id, keystone_swift):
-    account = f"AUTH_{alice.tenant}"
-    host = keystone_swift.url.removeprefix("http://")
-    assert image == f"swift+http://{host}/v1/{account}/glance_{image_id}/{image_id}"
-    assert shared.capabilities & Capability.ACL
-    assert not shared.capabilities & Capability.LIST
-    assert list(own_containers(keystone_swift)) == [f"{account}/glance_{image_id}"]
-
-
-def test_only_whom_the_acl_lets_in_can_read(shared, alice, bob, image):
-    with pytest.raises(errors.Forbidden):
-        shared.get(bob, image)
-    shared.set_acls(alice, image, public=False, read=[bob.tenant])
-    assert len(read(shared, bob, image)) == 2 * MIB + 7
-    shared.set_acls(alice, image, public=False)
-    with pytest.raises(errors.Forbidden):
-        shared.size(bob, image)
-    shared.set_acls(alice, image, public=True)
-    assert shared.size(bob, image) == 2 * MIB + 7
-    for change in (shared.delete, lambda *args: shared.set_acls(*args, public=True)):
-        with pytest.raises((errors.Forbidden, StorageWriteDenied)):
-            change(bob, image)
-
-
-def test_public_images_are_closed_to_the_anonymous(shared, alice, image):
-    """SEC-035."""
-    shared.set_acls(alice, image, public=True)
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(image.removeprefix("swift+"))
-    assert caught.value.code == 401
-    caught.value.close()
-
-
-def test_admin_tenants_are_always_in_the_acl(shared, alice, image, image_id, keystone_swift):
-    """SEC-035."""
-
-    def acls():
-        request = urllib.request.Request(
-            image.removeprefix("swift+").rpartition("/")[0],
-            headers={"X-Auth-Token": alice.token},
-            method="HEAD",
-        )
-        with urllib.request.urlopen(request) as answer:
-            headers = answer.headers
-            return headers.get("X-Container-Read"), headers.get("X-Container-Write")
-
-    assert acls() == ("operators:*", "operators:*")
-    shared.set_acls(alice, image, public=False, read=["t1", "t2"], write=["t3"])
-    assert acls() == ("t1:*,t2:*,operators:*", "t3:*,operators:*")
-    shared.set_acls(alice, image, public=True)
-    assert acls() == ("*:*", "operators:*")
-
-
-def test_a_token_goes_to_no_store_outside_the_catalog(shared, alice, image):
-    """SEC-037."""
-    with Liar("127.0.0.1", "http://127.0.0.1:1/v1/AUTH_x") as liar:
-        url = f"swift+http://127.0.0.1:{liar.port}/v1/AUTH_x/container/object"
-        with pytest.raises(BadLocation):
-            shared.get(alice, url)
-        assert not liar.asked
-
-
-@pytest.fixture(scope="class")
-def entitled(keystone, keystone_swift, reseller):
-    """Like `shared`, with a token that has the reseller's role."""
-    return make_shared_store(keystone, swift_store_use_trusts=False)
-
-
-class TestWithTheServicesRights:
-    def test_an_image_whose_owners_token_died_can_be_deleted(
-        self, entitled, keystone, alice, image, keystone_swift
-    ):
-        later = replace(alice, token=keystone.expired_token())
-        with pytest.raises(errors.Forbidden):
-            entitled.get(later, image)
-        entitled.delete(later, image)
-        assert not keystone_swift.objects()
-
-    def test_the_scrubber_needs_no_token(self, entitled, image, keystone_swift):
-        """REL-075."""
-        entitled.delete(RequestContext(is_admin=True), image)
-        assert not keystone_swift.objects()
-
-    def test_what_a_dead_process_left_is_discarded_without_a_token(
-        self, entitled, alice, image, image_id, keystone_swift
-    ):
-        """REL-009."""
-        entitled.discard(RequestContext(tenant=alice.tenant, is_admin=True), image_id)
-        assert not keystone_swift.objects()
-        assert not own_containers(keystone_swift)
-
-    def test_they_are_not_lent_to_another_tenant(self, entitled, bob, image, keystone_swift):
-        """SEC-019."""
-        with pytest.raises(errors.Forbidden):
-            entitled.delete(bob, image)
-        assert keystone_swift.objects()
-
-
-def test_without_a_resellers_role_a_dead_token_is_the_end(keystone, alice, image):
-    shared = make_shared_store(keystone)
-    later = replace(alice, token=keystone.expired_token())
-    with pytest.raises((errors.Forbidden, StorageWriteDenied)):
-        shared.delete(later, image)
-
-
-def test_a_long_upload_outlives_its_token_through_a_trust(
-    keystone, alice, image_id, keystone_swift
-):
-    """REL-086; nothing is left of the trust."""
-    shared = make_shared_store(keystone)
-    expires = time.monotonic() + 5
-    short = replace(alice, token=keystone.token("alice", lifetime=5))
-    reads_left = [4]
-
-    def outlive_the_token():
-        reads_left[0] -= 1
-        if not reads_left[0]:
-            time.sleep(max(expires - time.monotonic(), 0) + 1)
-
-    content = content_of(4 * MIB)
-    url, _ = shared.add(short, image_id, Upload(WatchedSource(content, outlive_the_token)))
-    with pytest.raises(errors.Forbidden):
-        shared.get(short, url)
-    assert read(shared, alice, url) == content
-    shared.delete(alice, url)
-    assert keystone.request("GET", "/OS-TRUST/trusts")["trusts"] == []
-
-
-class Peer:
-    """A server of one thread per connection, for answers that Swift would not give."""
-
-    def __init__(self, host):
-        self._listener = socket.create_server((host, 0))
-        self.port = self._listener.getsockname()[1]
-        self._threads = []
-
-    def __enter__(self):
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection):
-        with contextlib.suppress(OSError), connection:
-            self.serve(connection)
-
-
-class Liar(Peer):
-    """An identity service of version 1 that names any storage URL; remembers being asked."""
-
-    def __init__(self, host, storage_url):
-        super().__init__(host)
-        self.asked = False
-        self._storage_url = storage_url
-
-    def serve(self, connection):
-        connection.recv(65536)
-        self.asked = True
-        connection.sendall(
-            b"HTTP/1.1 200 OK\r\nX-Auth-Token: t\r\nContent-Length: 0\r\n"
-            + f"X-Storage-Url: {self._storage_url}\r\n\r\n".encode()
-        )
-
-
-class Cutter(Peer):
-    """Passes requests on to a port and cuts every answer after so many bytes."""
-
-    def __init__(self, port, after):
-        super().__init__("127.0.0.1")
-        self._to = port
-        self._after = after
-
-    def serve(self, connection):
-        with socket.create_connection(("127.0.0.1", self._to)) as server:
-            threading.Thread(target=self._pass_on, args=(connection, server), daemon=True).start()
-            left = self._after
-            while left and (piece := server.recv(min(65536, left))):
-                connection.sendall(piece)
-                left -= len(piece)
-            connection.shutdown(socket.SHUT_RDWR)
-
-    def _pass_on(self, connection, server):
-        with contextlib.suppress(OSError):
-            while piece := connection.recv(65536):
-                server.sendall(piece)
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stored(cls, backend):
+        return backend.objects
