@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from common import errors
@@ -100,7 +101,9 @@ class Janitor:
             if lease.kind == DELETE:
                 self._finish_delete(image)
             elif image.status != ACTIVE:
-                self.stores.for_scheme(found.store).discard(self.service, image.id)
+                # Some stores keep an image in its owner's account.
+                owner = replace(self.service, tenant=image.owner or self.service.tenant)
+                self.stores.for_scheme(found.store).discard(owner, image.id)
         self.registry.end_lease(self.service, lease.token)
         LOG.info("image %s: an abandoned %s is cleared up", image.id, found.kind)
 
