@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from statistics import median
+from typing import IO
 
 from common import concurrency
 from common.context import RequestContext
@@ -183,6 +184,155 @@ def _s3(url: str, access_key: str, secret_key: str) -> Contender:
         get,
         lambda name: bare.delete_object(Bucket="bare", Key=name),
     )
+
+
+@section("rbd")
+def rbd() -> Iterator[Contender]:
+    import rados
+    import rbd
+
+    from glance_store.drivers.rbd import RBDStore
+    from tests.servers.ceph import Ceph
+
+    piece = 8 * MIB
+    with (
+        Ceph() as server,
+        rados.Rados(conffile=str(server.conf)) as cluster,
+        cluster.open_ioctx("images") as pool,
+    ):
+
+        def put(name: str, file: Memory) -> None:
+            with contextlib.suppress(rbd.ImageNotFound):
+                rbd.RBD().remove(pool, name)
+            rbd.RBD().create(pool, name, file.length, 23, old_format=False, features=1)
+            with rbd.Image(pool, name) as image:
+                for offset in range(0, file.length, piece):
+                    image.write(file.read(piece), offset)
+                image.flush()
+
+        def get(name: str) -> int:
+            with rbd.Image(pool, name, read_only=True) as image:
+                size = image.size()
+                return sum(
+                    len(image.read(at, min(piece, size - at))) for at in range(0, size, piece)
+                )
+
+        store = RBDStore(options_of(RBDStore, rbd_store_ceph_conf=str(server.conf)))
+        yield Contender(store, put, get, lambda name: rbd.RBD().remove(pool, name))
+
+
+@section("cinder")
+def cinder() -> Iterator[Contender]:
+    from glance_store.drivers.cinder import CinderStore
+    from tests.servers.cinder import Cinder
+
+    with Cinder() as server:
+        bare = _BareCinder(server.url, server.token)
+        yield Contender(
+            CinderStore(options_of(CinderStore, cinder_endpoint_template=server.endpoint_template)),
+            bare.put,
+            bare.get,
+            bare.delete,
+            RequestContext(user="glance", tenant=server.project, token=server.token),
+        )
+
+
+class _BareCinder:
+    """The same steps with python-cinderclient and os-brick alone."""
+
+    def __init__(self, url: str, token: str) -> None:
+        from cinderclient import client
+        from keystoneauth1 import session, token_endpoint
+
+        self._session = session.Session(auth=token_endpoint.Token(url, token))
+        self._cinder = client.Client("3.54", session=self._session, os_endpoint=url)
+        self._volume: str | None = None
+
+    def put(self, name: str, file: Memory) -> None:
+        if self._volume is not None:
+            self.delete(name)
+        gibibytes = max(-(-file.length // 1024**3), 1)
+        self._volume = self._cinder.volumes.create(gibibytes, name=name).id
+        while self._cinder.volumes.get(self._volume).status != "available":
+            time.sleep(0.1)
+        with self._attached("rw") as handle:
+            while chunk := file.read(8 * MIB):
+                handle.write(chunk)
+        self._length = file.length
+
+    def get(self, name: str) -> int:
+        received = 0
+        with self._attached("ro") as handle:
+            while received < self._length:
+                received += len(handle.read(min(8 * MIB, self._length - received)))
+        return received
+
+    def delete(self, name: str) -> None:
+        from cinderclient.exceptions import NotFound
+
+        volume, self._volume = self._volume, None
+        self._cinder.volumes.delete(volume)
+        with contextlib.suppress(NotFound):
+            while self._cinder.volumes.get(volume):
+                time.sleep(0.1)
+
+    @contextlib.contextmanager
+    def _attached(self, mode: str) -> Iterator[IO[bytes]]:
+        from os_brick.initiator import connector
+
+        attachment = self._cinder.attachments.create(self._volume, None, mode=mode)["id"]
+        host = {"host": "bench", "mode": mode}
+        info = self._cinder.attachments.update(attachment, host).connection_info
+        brick = connector.InitiatorConnector.factory(info["driver_volume_type"], "", conn=info)
+        device = brick.connect_volume(info)
+        self._cinder.attachments.complete(attachment)
+        try:
+            yield device["path"]
+        finally:
+            brick.disconnect_volume(info, device)
+            self._cinder.attachments.delete(attachment)
+
+
+@section("sheepdog")
+def sheepdog() -> Iterator[Contender]:
+    """The program is the stand-in where Sheepdog is not installed; the rest is the same."""
+    import subprocess
+
+    from glance_store.drivers.sheepdog import SheepdogStore
+    from tests.servers.sheepdog import Sheepdog
+
+    with Sheepdog() as server:
+
+        def argv(command: str, *words: str) -> list[str]:
+            where = ("-a", server.address, "-p", str(server.port))
+            return [str(server.dog), "vdi", command, *words, *where]
+
+        def put(name: str, file: Memory) -> None:
+            subprocess.run(argv("delete", name), stderr=subprocess.DEVNULL, check=True)
+            subprocess.run(argv("create", name, str(file.length)), check=True)
+            with subprocess.Popen(argv("write", name), stdin=subprocess.PIPE) as running:
+                assert running.stdin is not None
+                while chunk := file.read(MIB):
+                    running.stdin.write(chunk)
+
+        def get(name: str) -> int:
+            with subprocess.Popen(argv("read", name), stdout=subprocess.PIPE) as running:
+                assert running.stdout is not None
+                return sum(iter(lambda: len(running.stdout.read(MIB)), 0))
+
+        yield Contender(
+            SheepdogStore(
+                options_of(
+                    SheepdogStore,
+                    sheepdog_store_address=server.address,
+                    sheepdog_store_port=server.port,
+                    sheepdog_store_program_path=server.path,
+                )
+            ),
+            put,
+            get,
+            lambda name: subprocess.run(argv("delete", name), check=True),
+        )
 
 
 def bench(contender: Contender, mebibytes: int, runs: int) -> Iterator[dict[str, object]]:
