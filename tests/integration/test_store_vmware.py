@@ -1,6 +1,7 @@
 """The VMware driver against vCenter's simulator, behind a front that expires and fails."""
 
 import io
+import itertools
 import logging
 import socket
 import threading
@@ -128,13 +129,19 @@ def test_sessions_that_expired_between_transfers_are_renewed(store, ctx, vcenter
 
 def test_session_that_expires_during_an_upload_is_renewed(store, ctx, vcenter):
     """REL-086: the bytes have arrived, and moving them to their place needs a new login."""
-    content = content_of(3 * CHUNK)
+    content = content_of(4 * CHUNK)
     expired = threading.Event()
+    reads = itertools.count()
 
     def expire_once():
-        if vcenter.files() and not expired.is_set():
-            expired.set()
-            vcenter.expire_sessions()
+        # By the third read the first chunk is on its way; the file is there soon after.
+        if next(reads) < 2 or expired.is_set():
+            return
+        deadline = time.monotonic() + 10
+        while not vcenter.files() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        expired.set()
+        vcenter.expire_sessions()
 
     source = WatchedSource(content, expire_once)
     url, _ = store.add(ctx, str(uuid.uuid4()), Upload(source, size=len(content)))
