@@ -215,7 +215,7 @@ class CinderStore(Store):
                 larger = volume.gibibytes + max(volume.gibibytes // 8, 1)
                 volume = volumes.extend(volume.id, larger)
             with self._attached(volumes, volume, "rw") as device:
-                end, writing = volume.gibibytes * _GIB, Behind()
+                end, writing = volume.gibibytes * _GIB, Behind(depth=2)
                 try:
                     while chunk and offset + len(chunk) <= end:
                         with device_errors():

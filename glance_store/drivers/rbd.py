@@ -318,7 +318,7 @@ class RBDStore(Store):
     def _fill(self, images: _Images, image_id: str, upload: Upload) -> None:
         image = offload(images.open, image_id)
         try:
-            sink, writing = _Sink(image, upload.size), Behind()
+            sink, writing = _Sink(image, upload.size), Behind(depth=2)
             try:
                 # Whole objects: a write that covers part of one costs as much (LP 1916482).
                 while chunk := upload.read_full(1 << self._order):

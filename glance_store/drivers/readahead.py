@@ -1,6 +1,7 @@
-"""A body over a C library or a device: while one piece is sent, the next one is being read."""
+"""A body over a C library or a device: while one piece is sent, the next ones are being read."""
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -8,6 +9,8 @@ from common.body import Body
 from common.concurrency import Pending, submit
 
 _PIECE: Final = 4 * 1024 * 1024
+# Two, so that a backend of several servers can be busy with both.
+_AHEAD: Final = 2
 
 
 class ReadAheadBody(Body):
@@ -31,27 +34,26 @@ class ReadAheadBody(Body):
         self._end = offset + length
         self._translating = translating
         self._held = held
-        self._ahead: Pending[bytes] | None = None
+        self._ahead: deque[Pending[bytes]] = deque()
 
     def chunks(self) -> Iterator[bytes]:
         self._read_ahead()
-        while (ahead := self._ahead) is not None:
+        while self._ahead:
             with self._translating():
-                chunk = ahead.wait()
-            self._ahead = None
+                chunk = self._ahead[0].wait()
+            self._ahead.popleft()
             self._read_ahead()
             yield chunk
 
     def release(self) -> None:
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            # Nobody wants the bytes any more, but what they are read from is in use until then.
+        # Nobody wants the bytes any more, but what they are read from is in use until then.
+        while self._ahead:
             with contextlib.suppress(Exception):
-                ahead.wait()
+                self._ahead.popleft().wait()
         self._held.close()
 
     def _read_ahead(self) -> None:
-        length = min(_PIECE, self._end - self._position)
-        if length > 0:
-            self._ahead = submit(self._read, self._position, length)
+        while len(self._ahead) < _AHEAD and self._position < self._end:
+            length = min(_PIECE, self._end - self._position)
+            self._ahead.append(submit(self._read, self._position, length))
             self._position += length
