@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 from glance_store import Store
 from glance_store.outbound import Outbound, OutboundRules
@@ -47,7 +47,7 @@ class Web:
         self._tls = tls
         self._port = 0
 
-    def __enter__(self) -> "Web":
+    def __enter__(self) -> Self:
         self._start()
         return self
 

@@ -363,7 +363,7 @@ def make_service(
     policy_file.write_bytes(orjson.dumps(rules))
     database = connection or f"sqlite:///{home}/glance.sqlite"
     ports = free_port(), free_port()
-    shared = {
+    shared: dict[str, dict[str, Any]] = {
         "paste_deploy": {"flavor": flavor},
         "oslo_policy": {"policy_file": policy_file},
         "database": {"connection": database},

@@ -28,7 +28,7 @@ def create(caller: Client, **fields: str | bytes) -> Answer:
     return caller.post("/v1/images", meta(**fields))
 
 
-def upload(caller: Client, content: object = b"data", **fields: str | bytes) -> Answer:
+def upload(caller: Client, content: object = b"data", /, **fields: str | bytes) -> Answer:
     """POST with data, as raw and bare."""
     return caller.post("/v1/images", {**RAW, **OCTETS, **meta(**fields)}, content)
 
@@ -38,7 +38,7 @@ def queued_image(caller: Client, **fields: str | bytes) -> str:
     return image_id
 
 
-def active_image(caller: Client, content: bytes = b"data", **fields: str | bytes) -> str:
+def active_image(caller: Client, content: bytes = b"data", /, **fields: str | bytes) -> str:
     image_id: str = upload(caller, content, **fields).image["id"]
     return image_id
 
@@ -96,6 +96,11 @@ class HalfUpload:
 
     def send(self, content: bytes) -> None:
         self._socket.sendall(content)
+
+    def read(self, count: int) -> bytes:
+        """That many bytes of the answer, whatever they are."""
+        with self._socket.makefile("rb") as file:
+            return file.read(count)
 
     def answer(self) -> Answer:
         response = HTTPResponse(self._socket)

@@ -2,6 +2,7 @@
 
 import hashlib
 import uuid
+from collections.abc import Mapping
 
 import pytest
 
@@ -31,7 +32,9 @@ def put(caller: Client, image_id: str, content: object = b"data", **fields: str)
     return caller.put(path(image_id), {**OCTETS, **meta(**fields)}, content)
 
 
-def refused(caller: Client, headers: dict[str, str], content: bytes) -> tuple[Answer, str]:
+def refused(
+    caller: Client, headers: Mapping[str, str | bytes], content: bytes
+) -> tuple[Answer, str]:
     """A POST that is refused, and the id that its record has."""
     image_id = str(uuid.uuid4())
     answer = caller.post("/v1/images", {**headers, **meta(id=image_id)}, content)
