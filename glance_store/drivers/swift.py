@@ -249,7 +249,10 @@ class SwiftStore(Store):
                 parts.run(read, upload.size)
                 segments.await_size(account, place.container, place.name, upload.bytes_read)
             except BaseException:
-                self._quietly(ctx, place, lambda account, _: parts.remove(account))
+                # Now, with credentials that are still good.
+                lasting = replace(place, account=account)
+                self._quietly(ctx, lasting, lambda account, _: parts.remove(account))
+                self._quietly(ctx, lasting, self._removed)
                 raise
 
     @contextlib.contextmanager

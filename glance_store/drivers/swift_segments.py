@@ -22,7 +22,7 @@ from common.concurrency import Behind
 from common.query import is_uuid_like
 from common.upload import CHUNK
 from glance_store.drivers.swift_account import Account, Unreachable
-from glance_store.errors import BackendUnavailable
+from glance_store.errors import BackendUnavailable, StorageFull
 from glance_store.feed import FeedFailed
 
 LOG = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ _DEPTH: Final = 8
 _DELETE_PAUSES: Final = (0.0, 0.5, 1.0)
 _DELETES_AT_ONCE: Final = 8
 _MANIFEST_LOOKS: Final = 5
+
+# One more, and the names would no longer sort as the segments do.
+MOST_SEGMENTS: Final = 99_999
 
 _SEGMENT: Final = re.compile(r"(.+)-(\d{5,})")
 
@@ -54,7 +57,7 @@ def image_of(name: str) -> tuple[str | None, bool]:
 class Pipe:
     """Chunks on their way from the reader of an upload to the request of one segment.
 
-    `length` is the segment's, None if unknown. The writer waits while it is full.
+    The writer waits while it is full.
     """
 
     def __init__(self) -> None:
@@ -98,7 +101,7 @@ class Pipe:
 
 
 class _Segment:
-    """The body of one segment's request: counts as long as declared, hashed as it passes."""
+    """The body of one segment's request, hashed as it passes."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -119,6 +122,8 @@ class _Segment:
 
 
 class _SizedSegment(_Segment):
+    """One whose length is known, so that it can be declared."""
+
     def __init__(self, pipe: Pipe, length: int) -> None:
         super().__init__(pipe)
         self._length = length
@@ -146,8 +151,12 @@ class SegmentedUpload:
     def run(self, read: Callable[[int], bytes], size: int | None) -> None:
         """Store what read returns, then the manifest.
 
-        If it raises, segments may remain: `remove` knows them.
+        If it raises, segments may remain: `remove` knows them. Raises StorageFull if
+        MOST_SEGMENTS do not suffice.
         """
+        if size is not None:
+            # Unless the image is enormous and segments are tiny, this is what was configured.
+            self._segment_size = max(self._segment_size, -(-size // MOST_SEGMENTS))
         with ThreadPoolExecutor(self._concurrency) as pool:
             stored = self._store(pool, read, size)
         for future in stored:
@@ -165,6 +174,8 @@ class SegmentedUpload:
         stored = []
         start = 0
         while not self._failed.is_set() and (chunk := read(min(CHUNK, self._segment_size))):
+            if self.number == MOST_SEGMENTS:
+                raise StorageFull("The image needs more segments than the store can have.")
             length = None if size is None else min(self._segment_size, size - start)
             start += self._segment_size
             self._free.acquire()

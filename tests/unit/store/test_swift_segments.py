@@ -8,7 +8,7 @@ import pytest
 
 from common import errors
 from common.upload import CHUNK
-from glance_store import BackendUnavailable, StorageWriteDenied
+from glance_store import BackendUnavailable, StorageFull, StorageWriteDenied
 from glance_store.drivers import swift_segments as segments
 from glance_store.drivers.swift_account import Unreachable
 from glance_store.feed import FeedFailed
@@ -101,6 +101,18 @@ def test_segments_add_up_at_every_boundary(account, length, known):
 def test_the_manifest_is_written_last(account):
     upload(account).run(reader(content_of(5 * MIB)), None)
     assert account.log[-1] == ("PUT", "image")
+
+
+def test_segments_stay_few_enough_to_sort(account, monkeypatch):
+    """REL-014: by name, 100000 comes before 99999."""
+    monkeypatch.setattr(segments, "MOST_SEGMENTS", 3)
+    content = content_of(7 * MIB)
+    upload(account).run(reader(content), len(content))
+    del account.objects["image"]
+    assert len(account.objects) == 3
+    assert b"".join(account.objects[name] for name in sorted(account.objects)) == content
+    with pytest.raises(StorageFull):
+        upload(account).run(reader(content), None)
 
 
 def test_a_failed_segment_ends_the_upload_without_a_manifest(account):
