@@ -22,6 +22,7 @@ from sqlalchemy.sql import ColumnElement
 
 from common.image import KILLED
 from common.query import Scope
+from glance_registry.db import ties
 from glance_registry.db.models import image_members, image_properties, images
 from glance_registry.db.rows import is_live, unindexed
 
@@ -192,7 +193,7 @@ def _ranges(shape: Shape, columns: Mapping[str, ColumnElement[Any]]) -> Iterator
         marker = sa.bindparam(f"after_{key}", type_=images.c[key].type)
         is_null = shape.after_null and key == shape.sort_key
         yield from ([*same, beyond] for beyond in _beyond(shape, key, column, is_null))
-        same.append(column.is_(None) if is_null else column == marker)
+        same.append(ties.is_null(column, _lowest(key)) if is_null else ties.equals(column, marker))
 
 
 def _beyond(
@@ -202,13 +203,17 @@ def _beyond(
     marker = sa.bindparam(f"after_{key}", type_=images.c[key].type)
     if is_null:
         if shape.ascending:
-            yield column >= _LOWEST.get(key, "")
+            yield column >= _lowest(key)
     elif shape.ascending:
         yield column > marker
     else:
         yield column < marker
         if images.c[key].nullable:
-            yield column.is_(None)
+            yield ties.is_null(column, _lowest(key))
+
+
+def _lowest(key: str) -> sa.BindParameter[Any]:
+    return sa.bindparam(f"lowest_{key}", _LOWEST.get(key, ""), type_=images.c[key].type)
 
 
 def _filters(shape: Shape, start: str | None) -> Iterator[Condition]:
