@@ -2,6 +2,7 @@
 
 import abc
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
@@ -24,10 +25,19 @@ class Body(abc.ABC):
         self.bytes_sent = 0
         self._closed = False
         self._when_closed: list[Callable[[Body], object]] = []
+        self._begun: Iterator[bytes] | None = None
 
     @abc.abstractmethod
     def chunks(self) -> Iterator[bytes]:
         """The bytes, in pieces of the body's choosing."""
+
+    def begin(self) -> None:
+        """Wait for the first chunk, so that a source without any fails before its answer has
+        begun and can still be told in words.
+        """
+        chunks = self.chunks()
+        first = next(chunks, None)
+        self._begun = chunks if first is None else itertools.chain((first,), chunks)
 
     def release(self) -> None:
         """Free what the body holds; called once."""
@@ -45,7 +55,7 @@ class Body(abc.ABC):
         self._when_closed.append(callback)
 
     def __iter__(self) -> Iterator[bytes]:
-        for chunk in self.chunks():
+        for chunk in self._begun if self._begun is not None else self.chunks():
             yield chunk
             self.bytes_sent += len(chunk)
 
@@ -74,6 +84,9 @@ class FileBody(Body):
         self.chunk = chunk
         self.file = file
         self.offset = offset
+
+    def begin(self) -> None:
+        """Nothing: an open file has its bytes, and the edge may want them untouched."""
 
     def chunks(self) -> Iterator[bytes]:
         position, end = self.offset, self.offset + self.length

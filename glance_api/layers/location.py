@@ -121,15 +121,31 @@ class LocationLayer(ImageLayer):
         missing: errors.GlanceError = errors.NotFound(f"Image {image.id} not found.")
         for location in locations:
             try:
-                body = self.stores.for_url(location.url).get(ctx, location.url, offset, length)
+                body = self._open(ctx, image, location, offset, length)
             except (errors.NotFound, errors.ServiceUnavailable) as error:
                 if isinstance(error, errors.ServiceUnavailable):
                     missing = error
                 continue
-            body = _as_recorded(image, body, offset, length)
             whole = self.verify_on_download and length is None and image.checksum is not None
             return VerifiedBody(body, str(image.checksum), image.id) if whole else body
         raise missing
+
+    def _open(
+        self,
+        ctx: RequestContext,
+        image: Image,
+        location: Location,
+        offset: int,
+        length: int | None,
+    ) -> Body:
+        body = self.stores.for_url(location.url).get(ctx, location.url, offset, length)
+        try:
+            _promise_recorded(image, body, offset, length)
+            body.begin()
+        except BaseException:
+            body.close()
+            raise
+        return body
 
     def remove(self, ctx: RequestContext, image: Image) -> Image:
         for _ in range(_DELETE_ATTEMPTS):
@@ -230,7 +246,7 @@ def _as_changed(image: Image, change: Change) -> Image:
     return replace(image, **known)
 
 
-def _as_recorded(image: Image, body: Body, offset: int, length: int | None) -> Body:
+def _promise_recorded(image: Image, body: Body, offset: int, length: int | None) -> None:
     """Promise the recorded number of bytes, whatever the store has now.
 
     Bytes of our own that have become fewer cut the download short, visibly (REL-030). A remote
@@ -239,7 +255,5 @@ def _as_recorded(image: Image, body: Body, offset: int, length: int | None) -> B
     size = image.size or 0
     promised = min(size - offset, length) if length is not None else size - offset
     if body.length is not None and body.length != promised and image.checksum is None:
-        body.close()
         raise errors.ServiceUnavailable("The image's bytes are not what was registered.")
     body.length = promised
-    return body
