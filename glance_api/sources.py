@@ -73,8 +73,7 @@ class SourceChecks:
 
 
 def _shown(url: str) -> str:
-    """A refused URL as it may be repeated to its sender: without user-info."""
-    scheme, separator, rest = url.partition("://")
-    if "@" in rest:
-        return f"{scheme}{separator}***@{rest.rpartition('@')[2]}"
-    return url
+    """A refused URL as it may be repeated to its sender, and logged: without what may be
+    user-info, however malformed, and without its query, which may be a signature."""
+    before, at, after = url.rpartition("@")
+    return ("***@" if before or at else "") + after.partition("?")[0]
