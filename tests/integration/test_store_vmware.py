@@ -4,7 +4,6 @@ import io
 import itertools
 import logging
 import socket
-import threading
 import time
 import traceback
 import uuid
@@ -92,6 +91,22 @@ class TestVMware(StoreConformance):
         return self.vcenter.killed()
 
 
+def when_arriving(vcenter, act):
+    """A watch of a source that acts once, when the datastore shows the file being uploaded."""
+    reads = itertools.count()
+
+    def watch():
+        # By the third read the first chunk is on its way; the file is there soon after.
+        if next(reads) == 2:
+            deadline = time.monotonic() + 10
+            while not vcenter.files():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            act()
+
+    return watch
+
+
 def test_url_names_host_file_datacenter_and_datastore(store, ctx, vcenter):
     image_id = str(uuid.uuid4())
     url, metadata = store.add(ctx, image_id, upload_of(b"content"))
@@ -130,22 +145,8 @@ def test_sessions_that_expired_between_transfers_are_renewed(store, ctx, vcenter
 def test_session_that_expires_during_an_upload_is_renewed(store, ctx, vcenter):
     """REL-086: the bytes have arrived, and moving them to their place needs a new login."""
     content = content_of(4 * CHUNK)
-    expired = threading.Event()
-    reads = itertools.count()
-
-    def expire_once():
-        # By the third read the first chunk is on its way; the file is there soon after.
-        if next(reads) < 2 or expired.is_set():
-            return
-        deadline = time.monotonic() + 10
-        while not vcenter.files() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        expired.set()
-        vcenter.expire_sessions()
-
-    source = WatchedSource(content, expire_once)
+    source = WatchedSource(content, when_arriving(vcenter, vcenter.expire_sessions))
     url, _ = store.add(ctx, str(uuid.uuid4()), Upload(source, size=len(content)))
-    assert expired.is_set()
     assert b"".join(store.get(ctx, url)) == content
     store.delete(ctx, url)
 
@@ -236,12 +237,8 @@ def test_move_whose_answer_was_lost_counts(store, ctx, vcenter, monkeypatch):
 def test_upload_discarded_before_it_ended_is_refused(store, ctx, vcenter):
     """REL-009: an upload that was given up for dead must not end as an image."""
     image_id = str(uuid.uuid4())
-    content = content_of(3 * CHUNK)
-
-    def discard():
-        if vcenter.files():
-            store.discard(ctx, image_id)
-
+    content = content_of(4 * CHUNK)
+    discard = when_arriving(vcenter, lambda: store.discard(ctx, image_id))
     with pytest.raises(errors.Conflict):
         store.add(ctx, image_id, Upload(WatchedSource(content, discard)))
     assert vcenter.files() == {}
@@ -250,13 +247,8 @@ def test_upload_discarded_before_it_ended_is_refused(store, ctx, vcenter):
 def test_server_that_dies_during_an_upload_fails_it_soon(store, ctx, vcenter):
     """REL-085. What the server had received stays until the upload is discarded (REL-009)."""
     image_id = str(uuid.uuid4())
-
-    def kill_half_way():
-        if vcenter.processes and vcenter.files():
-            vcenter.kill()
-
     started = time.monotonic()
-    source = WatchedSource(content_of(20 * CHUNK), kill_half_way)
+    source = WatchedSource(content_of(20 * CHUNK), when_arriving(vcenter, vcenter.kill))
     with pytest.raises(BackendUnavailable):
         store.add(ctx, image_id, Upload(source, size=20 * CHUNK))
     assert time.monotonic() - started < 15
