@@ -5,6 +5,7 @@ the configuration, and returns what to print.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -144,6 +145,8 @@ def _load() -> Configuration:
 
 
 def main() -> int:
+    # A database made here may be a file.
+    os.umask(0o027)
     try:
         conf = _load()
     except ConfigurationError as error:
