@@ -106,9 +106,7 @@ def load_library() -> Any:
     try:
         return importlib.import_module("boto3")
     except ImportError:
-        raise BadStoreConfiguration(
-            "The s3 store needs its extra: pip install '.[s3]'."
-        ) from None
+        raise BadStoreConfiguration("The s3 store needs its extra: pip install '.[s3]'.") from None
 
 
 def region_of(endpoint: str, configured: str) -> str:
@@ -190,14 +188,7 @@ class Bucket:
 
     def put(self, key: str, content: bytes) -> None:
         """Store the bytes as an object that must not exist."""
-        self._call(
-            "put_object",
-            writing=True,
-            Key=key,
-            Body=content,
-            ContentMD5=md5_of(content),
-            IfNoneMatch="*",
-        )
+        self._call_once_alone("put_object", Key=key, Body=content, ContentMD5=md5_of(content))
 
     def put_feed(self, key: str, feed: Feed) -> str | None:
         """Store the feed as an object that must not exist, in one attempt.
@@ -229,27 +220,39 @@ class Bucket:
 
     def put_part(self, key: str, upload_id: str, number: int, content: bytes) -> str:
         """Store one part; return its ETag."""
-        answer = self._call(
-            "upload_part",
-            writing=True,
-            Key=key,
-            UploadId=upload_id,
-            PartNumber=number,
-            Body=content,
-            ContentMD5=md5_of(content),
-        )
+        try:
+            answer = self._call(
+                "upload_part",
+                writing=True,
+                Key=key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=content,
+                ContentMD5=md5_of(content),
+            )
+        except errors.NotFound:
+            raise BackendUnavailable("The store lost the upload.") from None
         return str(answer["ETag"])
 
     def complete_upload(self, key: str, upload_id: str, etags: Mapping[int, str]) -> None:
+        """Make an object of the parts, where none must be."""
         parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
-        self._call(
-            "complete_multipart_upload",
-            writing=True,
-            Key=key,
-            UploadId=upload_id,
-            MultipartUpload={"Parts": parts},
-            IfNoneMatch="*",
-        )
+        try:
+            self._call_once_alone(
+                "complete_multipart_upload",
+                Key=key,
+                UploadId=upload_id,
+                MultipartUpload={"Parts": parts},
+            )
+        except errors.NotFound:
+            # Perhaps the first attempt ended the upload and its answer was lost.
+            self._require_stored(key)
+
+    def _require_stored(self, key: str) -> None:
+        try:
+            self.size(key)
+        except errors.NotFound:
+            raise BackendUnavailable("The store lost the upload.") from None
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Drop an unfinished upload and its parts; not an error if it is gone."""
@@ -270,6 +273,17 @@ class Bucket:
     def _pages(self, operation: str, **options: Any) -> Iterator[dict[str, Any]]:
         with translated(operation, writing=False):
             yield from self._client.get_paginator(operation).paginate(Bucket=self.name, **options)
+
+    def _call_once_alone(self, operation: str, **options: Any) -> None:
+        """Write where nothing must be; only a first attempt can tell that something was.
+
+        One whose answer was lost may have written, so those after it do not ask.
+        """
+        try:
+            with translated(operation, writing=True):
+                getattr(self._one_try, operation)(Bucket=self.name, IfNoneMatch="*", **options)
+        except BackendUnavailable:
+            self._call(operation, writing=True, **options)
 
     def _call(self, operation: str, *, writing: bool = False, **options: Any) -> dict[str, Any]:
         with translated(operation, writing):

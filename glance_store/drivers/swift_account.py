@@ -240,7 +240,7 @@ class Account:
             return _unreachable(verb, error)
         if status == 416:
             return RangeOutside()
-        if status == 404:
+        if status == 404 and verb != "PUT":
             return errors.NotFound("The image's bytes are not in the store.")
         if status == 412 and verb == "PUT":
             return errors.Duplicate()

@@ -1,8 +1,10 @@
 """URLs, options and parts of the s3 store."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
+from botocore.awsrequest import AWSResponse
 
 from common import errors
 from common.context import RequestContext
@@ -11,6 +13,7 @@ from glance_store.drivers import s3_bucket
 from glance_store.drivers.s3 import S3Store
 from glance_store.drivers.s3_locations import S3Location, parse
 from glance_store.drivers.s3_multipart import MIB, MOST_PARTS, MultipartUpload, part_size
+from glance_store.feed import Feed
 from glance_store.testing import content_of, upload_of
 
 CTX = RequestContext()
@@ -124,6 +127,66 @@ def request_of(options, call):
     with pytest.raises(Sent):
         call(bucket)
     return seen[0]
+
+
+class Answers:
+    """A bucket whose requests are answered in turn with (status, code); remembers them."""
+
+    def __init__(self, *answers):
+        self.requests = []
+        self._answers = iter(answers)
+        service = s3_bucket.Service("http://s3.example.org", "access", "secret")
+        self.bucket = s3_bucket.Bucket(service, "images", conf())
+        for client in (self.bucket._client, self.bucket._one_try):
+            client.meta.events.register("before-send.s3", self._answer)
+
+    def _answer(self, request, **_):
+        self.requests.append(request)
+        status, code = next(self._answers)
+        body = f"<Error><Code>{code}</Code></Error>" if code else "<a><ETag>e</ETag></a>"
+        headers = {"content-length": "7"} if request.method == "HEAD" else {}
+        raw = SimpleNamespace(stream=lambda: iter([body.encode()]))
+        return AWSResponse(request.url, status, headers, raw)
+
+    @property
+    def conditions(self):
+        return [request.headers.get("If-None-Match") for request in self.requests]
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+
+
+@pytest.mark.usefixtures("no_pauses")
+class TestWritesWhoseAnswerWasLost:
+    def test_our_own_object_is_not_taken_for_somebody_elses(self):
+        server = Answers((500, "InternalError"), (503, "SlowDown"), (200, None))
+        server.bucket.put("id", b"content")
+        assert server.conditions == [b"*", None, None]
+
+    def test_somebody_elses_is(self):
+        with pytest.raises(errors.Duplicate):
+            Answers((412, "PreconditionFailed")).bucket.put("id", b"content")
+
+    def test_a_completed_upload_is_recognized(self):
+        server = Answers((500, "InternalError"), (404, "NoSuchUpload"), (200, None))
+        server.bucket.complete_upload("id", "upload", {1: "e"})
+        assert [request.method for request in server.requests] == ["POST", "POST", "HEAD"]
+
+    def test_an_upload_that_is_gone_without_an_object_is_not(self):
+        with pytest.raises(BackendUnavailable):
+            Answers((404, "NoSuchUpload"), (404, "NoSuchKey")).bucket.complete_upload(
+                "id", "upload", {1: "e"}
+            )
+        with pytest.raises(BackendUnavailable):
+            Answers((404, "NoSuchUpload")).bucket.put_part("id", "upload", 1, b"content")
+
+    def test_what_cannot_be_read_again_is_not_sent_again(self):
+        server = Answers((503, "SlowDown"))
+        with pytest.raises(BackendUnavailable):
+            server.bucket.put_feed("id", Feed(upload_of(b"content"), 7))
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_only_the_first_attempt_of_a_put_takes_an_object_for_somebody_elses():
     ("status", "verb", "expected"),
     [
         (404, "head", errors.NotFound),
-        (404, "put", errors.NotFound),
+        (404, "put", BackendUnavailable),
         (412, "put", errors.Duplicate),
         (413, "put", "StorageFull"),
         (507, "put", "StorageFull"),
