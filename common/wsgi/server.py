@@ -120,7 +120,7 @@ class _Connection(eventlet.wsgi.HttpProtocol):
         try:
             # The idle limit covers the wait for a request, the header deadline the request: a
             # client that drips one byte at a time meets the second.
-            if not self.rfile.peek(1):
+            if self._has_ended():
                 self.close_connection = True
                 return
             self.conn_state[2] = eventlet.wsgi.STATE_REQUEST
@@ -131,6 +131,12 @@ class _Connection(eventlet.wsgi.HttpProtocol):
             return
         if read:
             self._respond()
+
+    def _has_ended(self) -> bool:
+        try:
+            return not self.rfile.peek(1)
+        except ValueError:
+            return True  # an idle TLS connection that has been shut down from our side
 
     def _read_request(self) -> bool:
         self.raw_requestline = self.rfile.readline(_MAX_REQUEST_LINE)
@@ -313,9 +319,10 @@ class Worker:
             client.settimeout(self._settings.socket_timeout)
             if self._tls is not None:
                 with eventlet.Timeout(self._settings.header_timeout):
-                    client = eventlet.wrap_ssl(client, server_side=True, ssl_context=self._tls)
+                    client = state[1] = self._tls.wrap_socket(
+                        client, server_side=True, do_handshake_on_connect=False
+                    )
                     client.do_handshake()
-                state[1] = client
             self._server.process_request(state)
         except (OSError, eventlet.Timeout):
             LOG.debug("a connection from %s ended early", address[0] if address else "?")

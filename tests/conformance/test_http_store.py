@@ -1,15 +1,11 @@
 """The http store: what it takes for an image, where it goes, and what it tells on the way."""
 
-import datetime
 import http.server
 import socket
 import ssl
 import threading
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from common import errors
 from common.context import RequestContext
@@ -17,6 +13,7 @@ from glance_store import BackendUnavailable
 from glance_store.drivers.http import HttpStore
 from glance_store.outbound import OutboundRefused
 from glance_store.testing import content_of
+from tests.certificates import certificate
 from tests.conformance.web import Page, Web, reaching
 
 CTX = RequestContext(token="canary-token", user="user", tenant="tenant")
@@ -200,39 +197,10 @@ def resolving(monkeypatch, table):
     return asked
 
 
-def certificate(directory, name):
-    """A self-signed certificate of name, as a file with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = directory / f"{name}.pem"
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + signed.public_bytes(serialization.Encoding.PEM)
-    )
-    return str(file)
-
-
 @pytest.fixture
 def secure(tmp_path, monkeypatch):
     """A server whose certificate is for mirror.test, and the file of that certificate."""
-    file = certificate(tmp_path, "mirror.test")
+    file = str(certificate(tmp_path, "mirror.test"))
     names = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -89,9 +90,12 @@ class Client:
     No answer of a daemon may be a 500 or show the server's inside (SEC-037, invariant I-4).
     """
 
-    def __init__(self, port: int, headers: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, port: int, headers: Mapping[str, str] = {}, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.port = port
         self.headers = dict(headers)
+        self.tls = tls
 
     @property
     def tenant(self) -> str:
@@ -106,7 +110,7 @@ class Client:
         *,
         timeout: float = 60,
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = self._connection(timeout)
         try:
             sent: dict[str, str | bytes] = {**self.headers, **(headers or {})}
             encoded = {
@@ -121,6 +125,13 @@ class Client:
             connection.close()
         _require_discretion(answer)
         return answer
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self.tls is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        return http.client.HTTPSConnection(
+            "localhost", self.port, timeout=timeout, context=self.tls
+        )
 
     def get(self, path: str, headers: Headers | None = None) -> Answer:
         return self.request("GET", path, headers)
@@ -163,6 +174,7 @@ class Daemon:
     port: int
     conf: dict[str, dict[str, Any]]
     process: "subprocess.Popen[bytes] | None" = None
+    tls: ssl.SSLContext | None = None
 
     @property
     def conf_file(self) -> Path:
@@ -210,7 +222,8 @@ class Daemon:
 
     def answers(self) -> bool:
         with contextlib.suppress(OSError):
-            return Client(self.port).request("GET", "/healthcheck", timeout=2).status == 200
+            client = Client(self.port, tls=self.tls)
+            return client.request("GET", "/healthcheck", timeout=2).status == 200
         return False
 
     def signal(self, number: int) -> None:
@@ -260,7 +273,7 @@ class Service:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def client(self, headers: Mapping[str, str] = {}) -> Client:
-        return Client(self.api.port, headers)
+        return Client(self.api.port, headers, self.api.tls)
 
     def registry_client(self, headers: Mapping[str, str] = {}) -> Client:
         return Client(self.registry.port, {"X-Glance-Registry-Key": REGISTRY_KEY, **headers})
@@ -444,9 +457,16 @@ def running_service(
 ) -> Iterator[Service]:
     """A service that is up inside the block, on a database that is ready."""
     service = make_service(home, connection=connection, **options)
+    with running(service, connection):
+        yield service
+
+
+@contextlib.contextmanager
+def running(service: Service, connection: str | None = None) -> Iterator[None]:
+    """service is up inside the block; connection is what make_service was given."""
     _prepare_database(service, connection)
     try:
         service.start()
-        yield service
+        yield
     finally:
         service.stop()
