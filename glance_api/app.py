@@ -30,7 +30,7 @@ from glance_api.layers.location import LocationLayer
 from glance_api.layers.notifier import NotifierLayer
 from glance_api.layers.policy import PolicyLayer, PolicyMemberLayer
 from glance_api.layers.property_protection import PropertyProtectionLayer
-from glance_api.layers.quota import QuotaLayer, QuotaMemberLayer, Quotas
+from glance_api.layers.quota import QuotaLayer, Quotas
 from glance_api.layers.registry import RegistryMemberRepo, RegistryRepo
 from glance_api.leases import LeaseKeeper
 from glance_api.location_cipher import LocationCipher
@@ -77,11 +77,10 @@ class Api:
         self.copies = Copies(conf.limits.copies_per_worker, conf.limits.copies_per_tenant)
         quotas = Quotas(
             properties=conf.image_property_quota,
-            members=conf.image_member_quota,
             storage=conf.user_storage_quota,
         )
         self.images = self._images(quotas)
-        self.members = self._members(quotas)
+        self.members = self._members()
 
     def _images(self, quotas: Quotas) -> ImageRepo:
         conf = self.conf
@@ -114,11 +113,10 @@ class Api:
             repo = PropertyProtectionLayer(repo, _property_rules(conf, self.enforcer))
         return AuthLayer(repo)
 
-    def _members(self, quotas: Quotas) -> MemberRepo:
-        repo: MemberRepo = RegistryMemberRepo(self.registry)
+    def _members(self) -> MemberRepo:
+        repo: MemberRepo = RegistryMemberRepo(self.registry, self.conf.image_member_quota)
         if self.keep_acls:
             repo = AclMemberLayer(repo, self.registry, self.stores)
-        repo = QuotaMemberLayer(repo, quotas)
         repo = PolicyMemberLayer(repo, self.enforcer)
         return AuthMemberLayer(repo)
 

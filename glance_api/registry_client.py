@@ -28,6 +28,7 @@ from glance_api.registry_connection import Answer, ConnectionPool
 
 KEY_HEADER = "X-Glance-Registry-Key"
 LEASE_HEADER = "X-Glance-Lease"
+QUOTA_HEADER = "X-Glance-Member-Quota"
 
 # The token a context's requests carry; None for a caller without one.
 TokenSource = Callable[[RequestContext], str | None]
@@ -175,19 +176,22 @@ class RegistryClient:
         ]
 
     def add_member(
-        self, ctx: RequestContext, image_id: str, member: str, can_share: bool | None
+        self, ctx: RequestContext, image_id: str, member: str, can_share: bool | None, quota: int
     ) -> None:
+        """quota: how many members the image may have, negative for any number."""
+        path = f"{_image_path(image_id)}/members/{quote(member, safe='')}"
         body = None if can_share is None else {"member": {"can_share": can_share}}
-        self._call(ctx, "PUT", f"{_image_path(image_id)}/members/{quote(member, safe='')}", body)
+        self._call(ctx, "PUT", path, body, {QUOTA_HEADER: str(quota)})
 
     def replace_members(
-        self, ctx: RequestContext, image_id: str, members: Mapping[str, bool | None]
+        self, ctx: RequestContext, image_id: str, members: Mapping[str, bool | None], quota: int
     ) -> None:
         entries = [
             {"member_id": member} if can_share is None else _member_entry(member, can_share)
             for member, can_share in members.items()
         ]
-        self._call(ctx, "PUT", f"{_image_path(image_id)}/members", {"memberships": entries})
+        path, body = f"{_image_path(image_id)}/members", {"memberships": entries}
+        self._call(ctx, "PUT", path, body, {QUOTA_HEADER: str(quota)})
 
     def remove_member(self, ctx: RequestContext, image_id: str, member: str) -> None:
         self._call(ctx, "DELETE", f"{_image_path(image_id)}/members/{quote(member, safe='')}")

@@ -1,7 +1,8 @@
 """Limits per image and per owner.
 
 The storage quota itself is kept by the registry, which reserves bytes in the statement that
-admits an upload; this layer says how much the owner may hold (SEC-071).
+admits an upload; this layer says how much the owner may hold (SEC-071). The number of members is
+the registry's affair too, since a caller does not see all of them (D45).
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from common import errors
 from common.context import RequestContext
 from common.image import Change, Image
-from glance_api.layers.base import ImageLayer, ImageRepo, MemberLayer, MemberRepo, Source
+from glance_api.layers.base import ImageLayer, ImageRepo, Source
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,6 @@ class Quotas:
     """Negative counts mean no limit; a storage of 0 bytes means no limit."""
 
     properties: int = 128
-    members: int = 128
     storage: int = 0
 
 
@@ -44,24 +44,6 @@ class QuotaLayer(ImageLayer):
         count = len(properties)
         if count > existing:
             check_count(count, self.quotas.properties, "image properties")
-
-
-class QuotaMemberLayer(MemberLayer):
-    def __init__(self, inner: MemberRepo, quotas: Quotas) -> None:
-        super().__init__(inner)
-        self.quotas = quotas
-
-    def add(self, ctx: RequestContext, image_id: str, member: str, can_share: bool | None) -> None:
-        if self.quotas.members >= 0:
-            # Whoever is a member already does not count twice (D17). The registry counts those
-            # that the caller cannot see (D45).
-            members = {each.member for each in self.inner.list(ctx, image_id)} | {member}
-            check_count(len(members), self.quotas.members, "image members")
-        self.inner.add(ctx, image_id, member, can_share)
-
-    def replace(self, ctx: RequestContext, image_id: str, members: dict[str, bool | None]) -> None:
-        check_count(len(members), self.quotas.members, "image members")
-        self.inner.replace(ctx, image_id, members)
 
 
 def check_count(count: int, limit: int, what: str) -> None:

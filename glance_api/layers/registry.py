@@ -55,8 +55,10 @@ class RegistryRepo:
 class RegistryMemberRepo:
     """A caller who may not share an image gets 404 from v1, with the registry's refusal inside."""
 
-    def __init__(self, client: RegistryClient) -> None:
+    def __init__(self, client: RegistryClient, quota: int) -> None:
+        """quota: image_member_quota, which the registry keeps, since it sees every member."""
         self.client = client
+        self.quota = quota
 
     def list(self, ctx: RequestContext, image_id: str) -> Sequence[Member]:
         return self.client.members(ctx, image_id)
@@ -66,11 +68,11 @@ class RegistryMemberRepo:
 
     def add(self, ctx: RequestContext, image_id: str, member: str, can_share: bool | None) -> None:
         with _forbidden_as_not_found():
-            self.client.add_member(ctx, image_id, member, can_share)
+            self.client.add_member(ctx, image_id, member, can_share, self.quota)
 
     def replace(self, ctx: RequestContext, image_id: str, members: dict[str, bool | None]) -> None:
         with _forbidden_as_not_found():
-            self.client.replace_members(ctx, image_id, members)
+            self.client.replace_members(ctx, image_id, members, self.quota)
 
     def remove(self, ctx: RequestContext, image_id: str, member: str) -> None:
         with _forbidden_as_not_found():
