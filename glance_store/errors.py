@@ -20,6 +20,12 @@ class BackendUnavailable(errors.ServiceUnavailable):
     default = "The store cannot be reached."
 
 
+class SourceFailed(errors.ServiceUnavailable):
+    """What an image was to be copied from failed, not the store that it was to go into."""
+
+    default = "The source of the image cannot be read."
+
+
 class AddDisabled(errors.Gone):
     default = "The store does not accept new images."
 

@@ -5,10 +5,11 @@ from typing import Self
 
 from common import errors
 from common.body import Body
+from glance_store.errors import SourceFailed
 from glance_store.outbound import OutboundRules
 
 
-class TooSlow(errors.ServiceUnavailable):
+class TooSlow(SourceFailed):
     default = "The source of the image is too slow."
 
 
@@ -37,7 +38,7 @@ class OpenedSource:
         self.close()
 
     def read(self, size: int, /) -> bytes:
-        """At most size bytes, b"" at the end. Raises TooSlow, or what the store raises."""
+        """At most size bytes, b"" at the end. Raises SourceFailed where its store breaks off."""
         chunk = self._left or self._next()
         self._left = chunk[size:]
         return chunk[:size]
@@ -52,7 +53,12 @@ class OpenedSource:
 
     def _next(self) -> bytes:
         before = time.monotonic()
-        chunk = b"" if self._aborted else next(self._chunks, b"")
+        try:
+            chunk = b"" if self._aborted else next(self._chunks, b"")
+        except errors.ServiceUnavailable as error:
+            if not self._aborted:
+                raise SourceFailed(error.message) from None
+            chunk = b""
         now = time.monotonic()
         if self._aborted:
             raise errors.ServiceUnavailable("The copy was stopped.")

@@ -31,7 +31,7 @@ from glance_api.leases import LeaseKeeper
 from glance_api.sources import SourceChecks
 from glance_api.transfer import Incoming, Transfer
 from glance_api.verified_body import VerifiedBody
-from glance_store.errors import DeleteUnsupported
+from glance_store.errors import DeleteUnsupported, SourceFailed
 from glance_store.loader import Stores
 
 LOG = logging.getLogger(__name__)
@@ -190,6 +190,9 @@ class LocationLayer(ImageLayer):
             raise
         try:
             opened = self.stores.open_source(ctx, url)
+        except errors.GlanceError as error:
+            self.leases.end(lease, KILLED, SAVING)
+            raise SourceFailed(error.message) from error
         except Exception:
             self.leases.end(lease, KILLED, SAVING)
             raise

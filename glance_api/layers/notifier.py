@@ -10,6 +10,7 @@ from common.documents import image_fields
 from common.image import QUEUED, SAVING, Change, Image
 from glance_api.layers.base import ImageLayer, ImageRepo, Source
 from glance_api.notifier import Notifier
+from glance_store.errors import SourceFailed
 
 
 class NotifierLayer(ImageLayer):
@@ -33,8 +34,8 @@ class NotifierLayer(ImageLayer):
             self._notify("image.prepare", _before_upload(image))
         try:
             active = self.inner.upload(ctx, image, source)
-        except errors.ClientDisconnected:
-            raise
+        except (errors.ClientDisconnected, SourceFailed):
+            raise  # nothing failed here
         except Exception as error:
             text = error.message if isinstance(error, errors.GlanceError) else "upload failed"
             self.notifier.notify("image.upload", text, "ERROR")
