@@ -4,6 +4,7 @@ A broken or slow bus delays nothing: events wait in a bounded queue, and what do
 counted and dropped (REL-024).
 """
 
+import contextlib
 import logging
 import queue
 import threading
@@ -21,6 +22,12 @@ Priority = Literal["INFO", "ERROR"]
 
 _MAX_WAITING: Final = 10_000
 _STOP: Final = None
+
+# A daemon that stops gives the bus this long to take what is waiting.
+_LAST_SECONDS: Final = 5.0
+
+# How often one event is tried before it is given up for the next one.
+_RETRIES: Final = 3
 
 
 class Driver(Protocol):
@@ -63,10 +70,11 @@ class Notifier:
                 LOG.warning("%s notifications dropped: the bus does not take them", self.dropped)
 
     def stop(self) -> None:
-        """Deliver what is waiting and end the thread; bounded by the caller's time limit."""
+        """Deliver what is waiting, as far as the bus takes it within seconds."""
         if self._waiting is not None and self._thread is not None:
-            self._waiting.put(_STOP)
-            self._thread.join()
+            with contextlib.suppress(queue.Full):
+                self._waiting.put_nowait(_STOP)
+            self._thread.join(_LAST_SECONDS)
 
     def _queue(self) -> "queue.Queue[tuple[Priority, dict[str, Any]] | None]":
         # Made on first use, so that it belongs to the worker and not to its parent.
@@ -100,11 +108,10 @@ def log_driver(priority: Priority, event: dict[str, Any]) -> None:
 
 
 class BusDriver:
-    """`messaging`, `messagingv2` and `routing`: oslo.messaging, connected on first use."""
+    """`messaging`, `messagingv2` and `routing`: oslo.messaging, which connects when it must."""
 
-    def __init__(
-        self, library_conf: Callable[[], cfg.ConfigOpts], names: Sequence[str], publisher_id: str
-    ) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, names: Sequence[str], publisher_id: str) -> None:
+        """Raises ValueError naming the option that oslo.messaging cannot use."""
         try:
             import oslo_messaging
         except ImportError:
@@ -112,27 +119,34 @@ class BusDriver:
                 "[oslo_messaging_notifications] driver: messaging needs oslo.messaging; "
                 "install the extra: pip install 'glance-v1[messaging]'"
             ) from None
-
-        def connect() -> Any:
-            conf = library_conf()
-            oslo_messaging.set_transport_defaults("glance")
+        oslo_messaging.set_transport_defaults("glance")
+        try:
             transport = oslo_messaging.get_notification_transport(conf)
-            return oslo_messaging.Notifier(
-                transport,
-                publisher_id,
-                driver=list(names),
-                topics=list(conf.oslo_messaging_notifications.topics),
-                retry=3,
-            )
-
-        self._connect = connect
-        self._notifier: Any = None
+        except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure):
+            # The error's text is the URL, and that holds a password.
+            raise ValueError("transport_url: oslo.messaging cannot use it") from None
+        # One each: a notifier of the library has one driver, or all that the file names.
+        self._notifiers = [
+            oslo_messaging.Notifier(transport, publisher_id, name, retry=_RETRIES) for name in names
+        ]
+        logging.getLogger(_LIBRARY_LOG).addFilter(_say_it_briefly)
 
     def __call__(self, priority: Priority, event: dict[str, Any]) -> None:
-        if self._notifier is None:
-            self._notifier = self._connect()
-        send = self._notifier.error if priority == "ERROR" else self._notifier.info
-        send({}, event["event_type"], event["payload"])
+        for notifier in self._notifiers:
+            send = notifier.error if priority == "ERROR" else notifier.info
+            send({}, event["event_type"], event["payload"])
+
+
+_LIBRARY_LOG: Final = "oslo_messaging.notify.messaging"
+
+
+def _say_it_briefly(record: logging.LogRecord) -> bool:
+    """One line for an event that the bus did not take, not the event and a traceback each time."""
+    error = record.exc_info[0] if record.exc_info else None
+    if error is not None:
+        record.msg, record.args = "a notification was not delivered: %s", (error.__name__,)
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def notifier_from(conf: cfg.ConfigOpts, library_conf: Callable[[], cfg.ConfigOpts]) -> Notifier:
@@ -145,5 +159,5 @@ def notifier_from(conf: cfg.ConfigOpts, library_conf: Callable[[], cfg.ConfigOpt
     bus = [name for name in names if name != "log"]
     drivers: list[Driver] = [log_driver] if "log" in names else []
     if bus:
-        drivers.append(BusDriver(library_conf, bus, conf.default_publisher_id))
+        drivers.append(BusDriver(library_conf(), bus, conf.default_publisher_id))
     return Notifier(drivers, conf.default_publisher_id, conf.disabled_notifications)
