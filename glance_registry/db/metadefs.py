@@ -206,4 +206,7 @@ def _associations(connection: Connection, row: sa.RowMapping) -> list[dict[str, 
         .where(link.c.namespace_id == row["id"])
         .order_by(kind.c.name)
     )
-    return [dict(found) for found in connection.execute(statement).mappings()]
+    return [
+        {"name": name, "prefix": prefix, "properties_target": target}
+        for name, prefix, target in connection.execute(statement)
+    ]
