@@ -3,7 +3,10 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# A target whose recipe fails is not left half made.
+.DELETE_ON_ERROR:
 .PHONY: serve test lint types tests bench soak clean
 
 serve: $(VENV)/.serve
@@ -28,16 +31,17 @@ soak: $(VENV)/.test
 	$(BIN)/python -m tests.soak $(ARGS)
 
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed. Name one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; \
+	  exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serve: setup.py | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e .
+	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.test: setup.py | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[all,test]'
+	$(PIP) -e '.[all,test]'
 	@touch $@ $(VENV)/.serve
 
 clean:

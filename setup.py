@@ -23,6 +23,8 @@ setup(
     description="The OpenStack Images API v1, as two modern daemons",
     license="Apache-2.0",
     python_requires=">=3.11",
+    # Said explicitly, an editable installation is one line in a .pth file.
+    package_dir={"": "."},
     packages=find_packages(include=["common*", "glance_api*", "glance_registry*", "glance_store*"]),
     package_data={
         "glance_registry.db": ["migrations/*.mako", "migrations/versions/*.py"],
