@@ -8,7 +8,7 @@ from typing import Final
 from common import errors
 from common.context import RequestContext
 from common.image import ACTIVE, DEACTIVATED, DELETED, PENDING_DELETE, Change, Image
-from glance_api.layers.base import Act, ImageLayer, MemberLayer, Source
+from glance_api.layers.base import Act, ImageLayer, MemberLayer, Plan, Source
 
 _FROZEN_WHEN_ACTIVE: Final = ("size", "checksum")
 _ALWAYS_FROZEN: Final = ("status", "id")
@@ -20,17 +20,10 @@ def require_writable(ctx: RequestContext) -> None:
 
 
 class AuthLayer(ImageLayer):
-    def permit(
-        self,
-        ctx: RequestContext,
-        act: Act,
-        change: Change | None = None,
-        source: Source | None = None,
-        image: Image | None = None,
-    ) -> None:
-        if act in (Act.MODIFY, Act.DELETE):
+    def permit(self, ctx: RequestContext, plan: Plan) -> None:
+        if plan.act in (Act.MODIFY, Act.DELETE):
             require_writable(ctx)
-        self.inner.permit(ctx, act, change, source, image)
+        self.inner.permit(ctx, plan)
 
     def add(self, ctx: RequestContext, image: Image, source: Source) -> Image:
         require_writable(ctx)

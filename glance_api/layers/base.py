@@ -57,6 +57,19 @@ class Act(enum.Enum):
     DELETE = "delete"
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a caller is about to do, as far as permission depends on it.
+
+    `image` is None until it has been looked up; then the answer is about any image.
+    """
+
+    act: Act
+    change: Change | None = None
+    source: Source | None = None
+    image: Image | None = None
+
+
 class ImageRepo(Protocol):
     """What can be done with images. Every operation gets the caller's context first.
 
@@ -64,18 +77,8 @@ class ImageRepo(Protocol):
     fetches it again.
     """
 
-    def permit(
-        self,
-        ctx: RequestContext,
-        act: Act,
-        change: Change | None = None,
-        source: Source | None = None,
-        image: Image | None = None,
-    ) -> None:
-        """Raise Forbidden if the caller may not do this to any image, whether it exists or not.
-
-        With an image, which only Act.DOWNLOAD takes: if the caller may not do it to this one.
-        """
+    def permit(self, ctx: RequestContext, plan: Plan) -> None:
+        """Raise Forbidden if the caller may not do this, whether such an image exists or not."""
 
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]: ...
 
@@ -116,15 +119,8 @@ class ImageLayer:
     def __init__(self, inner: ImageRepo) -> None:
         self.inner = inner
 
-    def permit(
-        self,
-        ctx: RequestContext,
-        act: Act,
-        change: Change | None = None,
-        source: Source | None = None,
-        image: Image | None = None,
-    ) -> None:
-        self.inner.permit(ctx, act, change, source, image)
+    def permit(self, ctx: RequestContext, plan: Plan) -> None:
+        self.inner.permit(ctx, plan)
 
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]:
         return self.inner.list(ctx, query, detail=detail)

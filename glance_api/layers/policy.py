@@ -9,7 +9,15 @@ from common.context import RequestContext
 from common.documents import image_fields
 from common.image import Change, Image, Member
 from common.query import ListQuery
-from glance_api.layers.base import Act, ImageLayer, ImageRepo, MemberLayer, MemberRepo, Source
+from glance_api.layers.base import (
+    Act,
+    ImageLayer,
+    ImageRepo,
+    MemberLayer,
+    MemberRepo,
+    Plan,
+    Source,
+)
 
 
 class Enforcer(Protocol):
@@ -22,26 +30,20 @@ class PolicyLayer(ImageLayer):
         super().__init__(inner)
         self.enforcer = enforcer
 
-    def permit(
-        self,
-        ctx: RequestContext,
-        act: Act,
-        change: Change | None = None,
-        source: Source | None = None,
-        image: Image | None = None,
-    ) -> None:
-        match act:
+    def permit(self, ctx: RequestContext, plan: Plan) -> None:
+        match plan.act:
             case Act.READ:
                 self.enforcer.check(ctx, "get_image")
             case Act.DOWNLOAD:
-                self._check_download(ctx, image)
+                self._check_download(ctx, plan.image)
             case Act.DELETE:
                 self.enforcer.check(ctx, "delete_image")
             case Act.MODIFY:
                 self.enforcer.check(ctx, "modify_image")
-                publish = change is not None and change.fields.get("is_public") is True
-                self._check_data(ctx, publish, source or Source())
-        self.inner.permit(ctx, act, change, source, image)
+                fields = plan.change.fields if plan.change is not None else {}
+                publish = fields.get("is_public") is True
+                self._check_data(ctx, publish, plan.source or Source())
+        self.inner.permit(ctx, plan)
 
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]:
         self.enforcer.check(ctx, "get_images")

@@ -9,7 +9,7 @@ from common.body import Body
 from common.context import RequestContext
 from common.image import Change, Image, Member
 from common.query import ListQuery
-from glance_api.layers.base import Act, Source
+from glance_api.layers.base import Plan, Source
 from glance_api.registry_client import RegistryClient
 
 
@@ -17,14 +17,7 @@ class RegistryRepo:
     def __init__(self, client: RegistryClient) -> None:
         self.client = client
 
-    def permit(
-        self,
-        ctx: RequestContext,
-        act: Act,
-        change: Change | None = None,
-        source: Source | None = None,
-        image: Image | None = None,
-    ) -> None:
+    def permit(self, ctx: RequestContext, plan: Plan) -> None:
         return None
 
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]:

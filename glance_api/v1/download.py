@@ -13,7 +13,7 @@ import webob
 from common import errors
 from common.image import ACTIVE, DEACTIVATED, Image
 from common.wsgi.resource import Request
-from glance_api.layers.base import Act, ImageRepo
+from glance_api.layers.base import Act, ImageRepo, Plan
 from glance_api.v1.headers import add_image_headers
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})\Z")
@@ -70,7 +70,7 @@ def download_response(
 
 def _permit(request: Request, repo: ImageRepo, image: Image) -> None:
     """What is answered without opening the bytes is for those who may have them as well."""
-    repo.permit(request.context, Act.DOWNLOAD, image=image)
+    repo.permit(request.context, Plan(Act.DOWNLOAD, image=image))
 
 
 def _not_modified(image: Image) -> webob.Response:

@@ -13,7 +13,7 @@ from common.query import parse_public
 from common.wsgi.resource import Request, json_response
 from glance_api.copies import Copies
 from glance_api.formats import Formats
-from glance_api.layers.base import Act, ImageRepo, Source
+from glance_api.layers.base import Act, ImageRepo, Plan, Source
 from glance_api.v1 import validation
 from glance_api.v1.download import DownloadSettings, download_response
 from glance_api.v1.headers import Meta, add_image_headers, read_meta
@@ -48,7 +48,7 @@ class ImagesController:
 
     def meta(self, request: Request, image_id: str) -> webob.Response:
         ctx = request.context
-        self.repo.permit(ctx, Act.READ)
+        self.repo.permit(ctx, Plan(Act.READ))
         image = self.repo.get(ctx, image_id)
         response = webob.Response(content_type="text/html", charset="UTF-8")
         add_image_headers(response, image)
@@ -56,13 +56,13 @@ class ImagesController:
 
     def show(self, request: Request, image_id: str) -> webob.Response:
         ctx = request.context
-        self.repo.permit(ctx, Act.READ)
+        self.repo.permit(ctx, Plan(Act.READ))
         try:
             image = self.repo.get(ctx, image_id)
             return download_response(request, self.repo, image, self.settings.downloads)
         except errors.NotFound:
             # A caller who may not download learns nothing about what exists (section 7).
-            self.repo.permit(ctx, Act.DOWNLOAD)
+            self.repo.permit(ctx, Plan(Act.DOWNLOAD))
             raise
 
     def create(self, request: Request) -> webob.Response:
@@ -78,7 +78,7 @@ class ImagesController:
         ctx = request.context
         meta, source = self._read(request)
         change = validation.requested_change(meta, source)
-        self.repo.permit(ctx, Act.MODIFY, change, source)
+        self.repo.permit(ctx, Plan(Act.MODIFY, change, source))
         image = self.repo.get(ctx, image_id)
         _complete_declarations(source, image, change)
         image = self.repo.save(ctx, image, change, source)
@@ -88,7 +88,7 @@ class ImagesController:
 
     def delete(self, request: Request, image_id: str) -> webob.Response:
         ctx = request.context
-        self.repo.permit(ctx, Act.DELETE)
+        self.repo.permit(ctx, Plan(Act.DELETE))
         self.repo.remove(ctx, self.repo.get(ctx, image_id))
         return webob.Response(content_type="text/html", charset="UTF-8")
 
