@@ -11,7 +11,7 @@ from common import config, log
 from common.config import Configuration, ConfigurationError
 from common.wsgi.faults import Application
 from common.wsgi.server import ServerSettings
-from common.wsgi.workers import Listen, Parent, Site, tls_context
+from common.wsgi.workers import CannotListen, Listen, Parent, Site, tls_context
 
 LOG = logging.getLogger(__name__)
 
@@ -77,7 +77,11 @@ def serve(
         return build(conf)
 
     os.umask(0o027)
-    codes: dict[type[Exception], int] = {ConfigurationError: EXIT_CONFIGURATION}
+    codes: dict[type[Exception], int] = {
+        ConfigurationError: EXIT_CONFIGURATION,
+        CannotListen: EXIT_CONFIGURATION,
+        OSError: EXIT_CONFIGURATION,
+    }
     codes.update(exit_codes or {})
     try:
         parent = Parent(site)
@@ -86,9 +90,6 @@ def serve(
         print(f"glance-{program}: {error}", file=sys.stderr)
         LOG.error("%s", error)
         return status
-    except OSError as error:
-        print(f"glance-{program}: cannot listen: {error.strerror}", file=sys.stderr)
-        return EXIT_CONFIGURATION
     return parent.run()
 
 

@@ -21,6 +21,8 @@ LEVELS: Final = [
     "oslo.messaging=INFO",
     "oslo_messaging=INFO",
     "oslo_policy=INFO",
+    # It tries every format on every upload, and calls it an error when one does not fit.
+    "oslo_utils.imageutils=CRITICAL",
     "qpid=WARN",
     "requests.packages.urllib3=WARN",
     "routes.middleware=WARN",

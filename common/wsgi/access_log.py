@@ -6,9 +6,13 @@ are told in a line; the rest is.
 """
 
 import logging
+import re
 import sys
 
 from common import errors
+
+# The janitors of all API workers ask the registry for leases every few seconds, for ever.
+_POLL = re.compile(r'[^"]*"GET /leases\?[^"]*" status: 200 ')
 
 LOG = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("eventlet.wsgi.server")
@@ -22,7 +26,8 @@ class ServerLog:
     def info(self, text: str) -> None:
         match sys.exc_info()[1]:
             case None:
-                ACCESS_LOG.info("%s", text)
+                level = logging.DEBUG if _POLL.match(text) else logging.INFO
+                ACCESS_LOG.log(level, "%s", text)
             case error if isinstance(error, self._client_left):
                 LOG.info("an answer was cut: the client left or was too slow")
             case errors.GlanceError() as error:

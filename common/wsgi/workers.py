@@ -39,6 +39,9 @@ class Listen:
     backlog: int = 4096
     tcp_keepidle: int = 600
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True)
 class Site:
@@ -53,12 +56,27 @@ class Site:
     finish: Callable[[], object] = lambda: None
 
 
+class CannotListen(Exception):
+    """The address cannot be had; the message says which and why."""
+
+    def __init__(self, listen: Listen, error: OSError) -> None:
+        super().__init__(f"cannot listen on {listen}: {error.strerror}")
+
+
 def listen_on(listen: Listen) -> socket.socket:
-    """A bound, listening socket. Raises OSError after trying for 30 s where it is in use."""
+    """A bound, listening socket. Raises CannotListen, after 30 s where somebody else has it."""
+    try:
+        return _bound(listen)
+    except OSError as error:
+        raise CannotListen(listen, error) from error
+
+
+def _bound(listen: Listen) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(
         listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     deadline = time.monotonic() + _BIND_RETRY_SECONDS
+    retrying = False
     while True:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -72,6 +90,9 @@ def listen_on(listen: Listen) -> socket.socket:
             listener.close()
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise
+            if not retrying:
+                LOG.warning("%s is in use; trying for %d s", listen, _BIND_RETRY_SECONDS)
+                retrying = True
             time.sleep(0.5)
 
 
@@ -103,6 +124,7 @@ class Parent:
 
     def run(self) -> int:
         """Serve; the exit status once everything has stopped."""
+        self._announce()
         if self._site.workers == 0:
             self._work()
             return 0
@@ -120,6 +142,11 @@ class Parent:
                 self._reload()
             else:
                 return self._stop()
+
+    def _announce(self) -> None:
+        site = self._site
+        tls = " with TLS" if site.tls else ""
+        LOG.info("listening on %s%s; workers: %d", site.listen, tls, site.workers)
 
     def _work(self) -> None:
         site = self._site
@@ -197,6 +224,7 @@ class Parent:
         self._site, self._listener, self._given_up = site, listener, 0
         old, self._children = self._children, {}
         self._leaving.update(old)
+        self._announce()
         self._fork_missing()
         for child in old:
             with contextlib.suppress(ProcessLookupError):
@@ -223,6 +251,7 @@ class Parent:
                 break
             remaining -= self._reap_stopping()
         self._signal_all(remaining, signal.SIGKILL)
+        LOG.info("stopped")
         return 0
 
     def _reap_stopping(self) -> set[int]:

@@ -1,6 +1,7 @@
 """What stops a daemon at its start, with which status, and what does not."""
 
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.functional.daemons import ROOT, Daemon, make_service, running_service
+from tests.functional.steps import wait_until
 
 
 def refusal(daemon: Daemon) -> tuple[int, str]:
@@ -82,3 +84,25 @@ def test_the_samples_start_a_daemon(tmp_path: Path) -> None:
         assert service.client().get("/").status == 300
     finally:
         service.stop()
+
+
+def test_a_port_that_is_taken_is_named_while_it_is_tried(tmp_path: Path) -> None:
+    """REL-089; and the daemon starts once the port is free."""
+    service = make_service(tmp_path)
+    port = service.registry.port
+    with socket.create_server(("127.0.0.1", port)):
+        service.registry.start(wait=False)
+        wait_until(lambda: f"127.0.0.1:{port} is in use" in service.registry.log)
+    try:
+        service.registry.wait_until_ready()
+        assert f"listening on 127.0.0.1:{port}; workers: 1" in service.registry.log
+    finally:
+        service.stop()
+    assert service.registry.log.endswith("stopped\n")
+
+
+def test_an_address_of_another_host_is_named(tmp_path: Path) -> None:
+    status, output = refusal(make_service(tmp_path, api={"bind_host": "192.0.2.1"}).api)
+    assert status == 1
+    assert "cannot listen on 192.0.2.1:" in output
+    assert "Cannot assign requested address" in output
