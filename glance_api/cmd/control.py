@@ -132,6 +132,8 @@ def _restart(conf: Configuration, services: list[Service]) -> int:
 
 
 def _reload(conf: Configuration, services: list[Service]) -> int:
+    if conf.server == "all":
+        services = [service for service in services if service.program in RELOADABLE]
     for service in services:
         if service.program not in RELOADABLE:
             raise ControlError(f"{service.program} cannot be reloaded, only restarted")

@@ -177,7 +177,7 @@ def _compare(conf: Configuration, database: Database) -> int:
 def _explain(error: errors.GlanceError) -> str:
     """The operator at the terminal is told what the database said; a caller never is."""
     cause = getattr(error.__cause__, "orig", None)
-    return error.message if cause is None else f"{error.message} {cause}"
+    return error.message if cause is None else f"The database cannot be used: {cause}"
 
 
 def _fail(message: str) -> int:
