@@ -4,12 +4,12 @@ Read from the database and the files themselves, not asked of the daemons.
 """
 
 import hashlib
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import sqlalchemy as sa
 
 from tests.functional.daemons import REGISTRY_KEY, Daemon, Service
 
@@ -38,8 +38,9 @@ def _eventually(check: Callable[[], None]) -> None:
 
 
 def _rows(service: Service, statement: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(f"file:{service.database}?mode=ro", uri=True)) as connection:
-        return list(connection.execute(statement))
+    engine = sa.create_engine(service.connection, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement))]
 
 
 def _check_work_is_over(service: Service) -> None:

@@ -283,6 +283,11 @@ class Service:
         return self.home / "glance.sqlite"
 
     @property
+    def connection(self) -> str:
+        """The database's SQLAlchemy URL."""
+        return str(self.registry.conf["database"]["connection"])
+
+    @property
     def t1(self) -> Client:
         return self.client(T1)
 
