@@ -5,7 +5,7 @@ import logging
 import re
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -181,17 +181,9 @@ class CinderStore(Store):
         self._access.volumes(ctx).delete(volume_id_of(url))
 
     def discard(self, ctx: RequestContext, image_id: str) -> None:
-        """Also waits until Ceph has noticed that the client which left a volume is gone.
-
-        ctx must have credentials that see the volumes, or the configuration.
-        """
-        for _ in attempts(_WATCH_EXPIRES):
-            volumes = self._access.volumes(ctx)
-            with contextlib.suppress(errors.InUse):
-                for volume in _volumes_of(volumes, image_id):
-                    self._remove(volumes, volume)
-                return
-        raise BackendUnavailable()
+        """ctx must have credentials that see the volumes, or the configuration."""
+        volumes = self._access.volumes(ctx)
+        self._remove_when_free(volumes, lambda: _volumes_of(volumes, image_id))
 
     def validate(self, url: str) -> None:
         volume_id_of(url)
@@ -303,12 +295,27 @@ class CinderStore(Store):
 
     def _undo(self, volumes: Volumes, image_id: str, token: str) -> None:
         """Remove what this upload has made, even if Cinder's answer to that was lost."""
+
+        def made() -> list[Volume]:
+            found = _volumes_of(volumes, image_id)
+            return [volume for volume in found if volume.metadata.get(_UPLOAD) == token]
+
         try:
-            for volume in _volumes_of(volumes, image_id):
-                if volume.metadata.get(_UPLOAD) == token:
-                    self._remove(volumes, volume)
+            self._remove_when_free(volumes, made)
         except errors.GlanceError:
             LOG.error("A volume of image %s was left in Cinder", image_id)
+
+    def _remove_when_free(self, volumes: Volumes, find: Callable[[], list[Volume]]) -> None:
+        """Remove the volumes that find returns.
+
+        The process that used one, ourselves included, may be gone without Ceph having noticed.
+        """
+        for _ in attempts(_WATCH_EXPIRES):
+            with contextlib.suppress(errors.InUse):
+                for volume in find():
+                    self._remove(volumes, volume)
+                return
+        raise BackendUnavailable()
 
     def _remove(self, volumes: Volumes, volume: Volume) -> None:
         with contextlib.suppress(errors.NotFound):

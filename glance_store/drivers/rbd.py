@@ -249,7 +249,7 @@ class RBDStore(Store):
             try:
                 self._fill(images, image_id, upload)
             except BaseException:
-                self._undo(images, image_id, SNAPSHOT)
+                self._undo(image_id, SNAPSHOT, _WATCH_EXPIRES)
                 raise
             return self._url(pool, image_id), {}
 
@@ -276,21 +276,7 @@ class RBDStore(Store):
             offload(self._images(pool).remove, address.image, address.snapshot)
 
     def discard(self, ctx: RequestContext, image_id: str) -> None:
-        """Also waits until Ceph has noticed that the client which left the image is gone.
-
-        Raises BackendUnavailable if the image is still open after that.
-        """
-        deadline = time.monotonic() + _WATCH_EXPIRES
-        while True:
-            try:
-                with self._open_own_pool() as pool:
-                    return offload(self._images(pool).remove, image_id, SNAPSHOT)
-            except errors.NotFound:
-                return None
-            except errors.InUse as error:
-                if time.monotonic() > deadline:
-                    raise BackendUnavailable() from error
-            time.sleep(1)
+        self._remove_when_free(image_id, SNAPSHOT, _WATCH_EXPIRES)
 
     def validate(self, url: str) -> None:
         _Address.of(url)
@@ -312,7 +298,7 @@ class RBDStore(Store):
         except BaseException:
             # After a timeout part of it may be there. A whole image of that name, which may be
             # there too, is not touched: it has its snapshot.
-            self._undo(images, image_id, None)
+            self._undo(image_id, None, 0)
             raise
 
     def _fill(self, images: _Images, image_id: str, upload: Upload) -> None:
@@ -329,13 +315,28 @@ class RBDStore(Store):
         finally:
             offload(image.close)
 
-    def _undo(self, images: _Images, image_id: str, snapshot: str | None) -> None:
+    def _undo(self, image_id: str, snapshot: str | None, seconds: float) -> None:
         try:
-            offload(images.remove, image_id, snapshot)
-        except self._cluster.rbd.ImageNotFound:
-            pass
-        except (errors.InUse, self._cluster.rbd.Error, self._cluster.rados.Error) as error:
-            LOG.error("Image %s was left half-made in the rbd store: %s", image_id, error)
+            self._remove_when_free(image_id, snapshot, seconds)
+        except errors.GlanceError:
+            LOG.error("Image %s was left half-made in the rbd store", image_id)
+
+    def _remove_when_free(self, image_id: str, snapshot: str | None, seconds: float) -> None:
+        """Remove an image nobody reads, if it is there, within so many seconds.
+
+        The client that left it, ourselves included, may be gone without Ceph having noticed.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                with self._open_own_pool() as pool:
+                    return offload(self._images(pool).remove, image_id, snapshot)
+            except errors.NotFound:
+                return None
+            except errors.InUse as error:
+                if time.monotonic() >= deadline:
+                    raise BackendUnavailable() from error
+            time.sleep(1)
 
     def _images(self, pool: Pool) -> _Images:
         return _Images(self._cluster.rbd, pool.ioctx)

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -264,6 +265,26 @@ class TestFaults:
         store.discard(ctx, image_id)
         assert image_id not in ceph.rbd_images()
         self.assert_works(store, ctx, image_id)
+
+    def test_an_osd_that_stops_for_a_while_fails_the_upload_and_nothing_remains(
+        self, ceph, ctx, image_id
+    ):
+        # It is back before what cleans up has to give up.
+        store = make_store(ceph.conf, rbd_store_operation_timeout=4)
+        later = threading.Timer(6, self.signal_osd, [ceph, signal.SIGCONT])
+        reads = []
+
+        def stop_half_way():
+            reads.append(None)
+            if len(reads) == 4:
+                self.signal_osd(ceph, signal.SIGSTOP)
+                later.start()
+
+        source = WatchedSource(content_of(8 * MIB), stop_half_way)
+        with pytest.raises(BackendUnavailable):
+            store.add(ctx, image_id, Upload(source, size=8 * MIB))
+        later.join()
+        assert image_id not in ceph.rbd_images()
 
     def test_an_osd_that_dies_during_a_download_ends_it_in_bounded_time(
         self, ceph, store, ctx, image_id
