@@ -1,9 +1,12 @@
 """The real registry over a real database, called without a socket."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import sqlalchemy as sa
@@ -13,11 +16,29 @@ from common.context import RequestContext
 from common.wsgi.faults import Application
 from common.wsgi.resource import CONTEXT
 from glance_registry.app import application
-from glance_registry.db import models, sync
+from glance_registry.db import models, prepared, sync
 from glance_registry.db.engine import Database, DatabaseSettings
 from glance_registry.images import PageSizes
 
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
+    """Every SELECT, INSERT, UPDATE and DELETE sent meanwhile, with its parameters."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.split(None, 1)[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+            sent.append((statement, parameters))
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    # Prepared statements do not pass by; told that they cannot be used, they do.
+    with patch.object(prepared._Plan, "run", side_effect=NotImplementedError):
+        try:
+            yield sent
+        finally:
+            sa.event.remove(database.engine, "before_cursor_execute", note)
 
 
 def user(tenant: str | None = "t1", **rights: Any) -> RequestContext:

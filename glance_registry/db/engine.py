@@ -72,8 +72,9 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._engine: Engine | None = None
         self._writing_engine: Engine | None = None
+        self._reader: Connection | None = None
         self._pid = 0
-        self._writing = threading.Lock()
+        self._writing, self._reading = threading.Lock(), threading.Lock()
 
     @property
     def engine(self) -> Engine:
@@ -82,7 +83,8 @@ class Database:
                 self._engine.dispose(close=False)
             self._engine = _make_engine(self.settings, self.url)
             self._writing_engine = None
-            self._writing = threading.Lock()
+            self._reader = None
+            self._writing, self._reading = threading.Lock(), threading.Lock()
             self._pid = os.getpid()
         return self._engine
 
@@ -99,7 +101,7 @@ class Database:
 
         Raises ServiceUnavailable if the database cannot be reached for long enough.
         """
-        return self._persistently(self._read, work)
+        return self._persistently(self._read_sqlite if self.is_sqlite else self._read, work)
 
     def write(self, work: Work[T]) -> T:
         """Run work and commit it, or leave nothing of it.
@@ -126,11 +128,33 @@ class Database:
     def dispose(self) -> None:
         """Close all connections; the next use opens new ones."""
         if self._engine is not None and self._pid == os.getpid():
+            self._drop_reader()
             self._engine.dispose()
 
     def _read(self, work: Work[T]) -> T:
         with self.engine.connect() as connection:
             return work(connection)
+
+    def _read_sqlite(self, work: Work[T]) -> T:
+        # Reading never waits, so one connection serves all readers of a process in turn: taking
+        # one from the pool for each costs as much as showing an image.
+        engine = self.engine
+        if not self._reading.acquire(blocking=False):
+            return self._read(work)
+        try:
+            if self._reader is None:
+                self._reader = engine.connect()
+            return _sqlite_snapshot(self._reader, work)
+        except sa.exc.DBAPIError:
+            self._drop_reader()
+            raise
+        finally:
+            self._reading.release()
+
+    def _drop_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     def _write(self, work: Work[T]) -> T:
         with self._writer.connect() as connection:
@@ -174,6 +198,21 @@ class Database:
                 # A pooled connection that the server has closed since; a new one costs nothing.
                 return 0.05 * attempt
         return None
+
+
+def _sqlite_snapshot(connection: Connection, work: Work[T]) -> T:
+    """Run work on one state of the database, whether or not it goes through SQLAlchemy."""
+    driver = connection.connection.dbapi_connection
+    assert driver is not None
+    cursor = driver.cursor()
+    cursor.execute("BEGIN")
+    try:
+        return work(connection)
+    finally:
+        if connection.in_transaction():
+            connection.rollback()
+        else:
+            cursor.execute("ROLLBACK")
 
 
 def _transaction(connection: Connection, work: Work[T]) -> T:
@@ -244,6 +283,10 @@ def _make_sqlite_engine(settings: DatabaseSettings, url: sa.URL, options: dict[s
     def _begin(connection: Connection) -> None:
         # A transaction that first reads and then writes can only fail when it meets another
         # writer, so a writer takes the lock before it reads.
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        if driver.in_transaction:
+            return
         writes = connection.get_execution_options().get(_WRITES, False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -24,6 +24,7 @@ from common.image import KILLED
 from common.query import Scope
 from glance_registry.db import ties
 from glance_registry.db.models import image_members, image_properties, images
+from glance_registry.db.prepared import Prepared
 from glance_registry.db.rows import is_live, unindexed
 
 Condition = ColumnElement[bool]
@@ -78,8 +79,12 @@ def order_of(sort_key: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=128)
-def page(shape: Shape, start: str | None) -> sa.Select[Any]:
+def page(shape: Shape, start: str | None) -> Prepared:
     """The page's columns and rows; start is a filter of `counts`, or None for the order."""
+    return Prepared(_page(shape, start))
+
+
+def _page(shape: Shape, start: str | None) -> sa.Select[Any]:
     if start is not None:
         return _from_few(shape, start)
     runs = [
@@ -97,11 +102,11 @@ def page(shape: Shape, start: str | None) -> sa.Select[Any]:
 
 
 @lru_cache(maxsize=128)
-def counts(shape: Shape) -> tuple[tuple[str, sa.Select[Any]], ...]:
+def counts(shape: Shape) -> tuple[tuple[str, Prepared], ...]:
     """Filters that could be the place to start from, each with a count that stops at `few`."""
     few = sa.bindparam("few", type_=sa.Integer)
     return tuple(
-        (start, sa.select(sa.func.count()).select_from(matching.limit(few).subquery()))
+        (start, Prepared(sa.select(sa.func.count()).select_from(matching.limit(few).subquery())))
         for start, matching in _candidates(shape)
     )
 

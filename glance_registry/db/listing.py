@@ -32,7 +32,7 @@ def page(
     shape = _shape(ctx, query, marker, BRIEF_FIELDS if brief else CORE_FIELDS)
     parameters = _parameters(ctx, query, marker, limit)
     start = _starting_point(connection, shape, parameters)
-    found = connection.execute(list_statements.page(shape, start), parameters)
+    found = list_statements.page(shape, start).fetch(connection, parameters)
     if brief:
         return [Image(**dict(zip(BRIEF_FIELDS, row, strict=False))) for row in found]
     page = [Image(*row) for row in found]
@@ -98,6 +98,6 @@ def _parameters(
 def _starting_point(connection: Connection, shape: Shape, parameters: dict[str, Any]) -> str | None:
     """The first filter that the order's index does not serve and that matches few rows."""
     for start, count in list_statements.counts(shape):
-        if connection.execute(count, parameters).scalar_one() <= _FEW:
+        if count.fetch(connection, parameters)[0][0] <= _FEW:
             return start
     return None

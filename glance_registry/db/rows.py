@@ -10,6 +10,7 @@ from sqlalchemy.sql import ColumnElement
 
 from common.image import CORE_FIELDS, DELETED, Image, Location
 from glance_registry.db.models import image_locations, image_members, image_properties, images
+from glance_registry.db.prepared import Prepared, PreparedForIds, Rows
 
 # In the order of Image's own fields, so that a row is its argument list.
 IMAGE_COLUMNS: Final = tuple(images.c[name] for name in CORE_FIELDS)
@@ -26,17 +27,18 @@ def is_live(table: sa.Table) -> ColumnElement[bool]:
 
 
 _IMAGE: Final = sa.select(*IMAGE_COLUMNS).where(images.c.id == sa.bindparam("image_id"))
-_IMAGE_FOR_UPDATE: Final = _IMAGE.with_for_update()
+_ONE_IMAGE: Final = Prepared(_IMAGE)
+_ONE_IMAGE_LOCKED: Final = _IMAGE.with_for_update()
 
-_PROPERTIES: Final = sa.select(image_properties.c.name, image_properties.c.value).where(
-    image_properties.c.image_id == sa.bindparam("image_id"),
-    is_live(image_properties),
+_PROPERTIES: Final = Prepared(
+    sa.select(image_properties.c.name, image_properties.c.value).where(
+        image_properties.c.image_id == sa.bindparam("image_id"), is_live(image_properties)
+    )
 )
-_PROPERTIES_OF: Final = sa.select(
-    image_properties.c.image_id, image_properties.c.name, image_properties.c.value
-).where(
-    image_properties.c.image_id.in_(sa.bindparam("image_ids", expanding=True)),
-    is_live(image_properties),
+_PROPERTIES_OF: Final = PreparedForIds(
+    lambda ids: sa.select(
+        image_properties.c.image_id, image_properties.c.name, image_properties.c.value
+    ).where(image_properties.c.image_id.in_(ids), is_live(image_properties))
 )
 
 LOCATION_COLUMNS: Final = (
@@ -45,22 +47,27 @@ LOCATION_COLUMNS: Final = (
     image_locations.c.status,
     image_locations.c.id,
 )
-_LIVE_LOCATIONS: Final = (
+_LIVE_LOCATIONS: Final = Prepared(
     sa.select(*LOCATION_COLUMNS)
-    .where(
-        image_locations.c.image_id == sa.bindparam("image_id"),
-        is_live(image_locations),
-    )
+    .where(image_locations.c.image_id == sa.bindparam("image_id"), is_live(image_locations))
     .order_by(image_locations.c.id)
 )
-_LOCATIONS_OF: Final = (
-    sa.select(image_locations.c.image_id, image_locations.c.deleted, *LOCATION_COLUMNS)
-    .where(image_locations.c.image_id.in_(sa.bindparam("image_ids", expanding=True)))
-    .order_by(image_locations.c.id)
-)
-_LIVE_LOCATIONS_OF: Final = _LOCATIONS_OF.where(is_live(image_locations))
 
-_IS_MEMBER: Final = (
+
+def _locations_of(ids: Sequence[sa.BindParameter[str]]) -> sa.Select[Any]:
+    return (
+        sa.select(image_locations.c.image_id, image_locations.c.deleted, *LOCATION_COLUMNS)
+        .where(image_locations.c.image_id.in_(ids))
+        .order_by(image_locations.c.id)
+    )
+
+
+_LOCATIONS_OF: Final = PreparedForIds(_locations_of)
+_LIVE_LOCATIONS_OF: Final = PreparedForIds(
+    lambda ids: _locations_of(ids).where(is_live(image_locations))
+)
+
+_IS_MEMBER: Final = Prepared(
     sa.select(image_members.c.id)
     .where(
         image_members.c.image_id == sa.bindparam("image_id"),
@@ -75,24 +82,26 @@ def image_row(connection: Connection, image_id: str, *, lock: bool = False) -> I
     """The image without properties and locations; with lock, nobody else changes it until the
     transaction ends.
     """
-    statement = _IMAGE_FOR_UPDATE if lock else _IMAGE
-    row = connection.execute(statement, {"image_id": image_id}).first()
+    parameters = {"image_id": image_id}
+    if lock:
+        found: Rows = connection.execute(_ONE_IMAGE_LOCKED, parameters).all()
+    else:
+        found = _ONE_IMAGE.fetch(connection, parameters)
     # Ids are compared byte for byte; MySQL also finds them with blanks at the end.
-    return None if row is None or row.id != image_id else Image(*row)
+    return Image(*found[0]) if found and found[0][0] == image_id else None
 
 
 def is_member(connection: Connection, image_id: str, member: str) -> bool:
-    parameters = {"image_id": image_id, "member": member}
-    return connection.execute(_IS_MEMBER, parameters).first() is not None
+    return bool(_IS_MEMBER.fetch(connection, {"image_id": image_id, "member": member}))
 
 
 def load_properties(connection: Connection, image_id: str) -> dict[str, str | None]:
-    rows = connection.execute(_PROPERTIES, {"image_id": image_id})
-    return {row.name: row.value for row in rows}
+    rows = _PROPERTIES.fetch(connection, {"image_id": image_id})
+    return {row[0]: row[1] for row in rows}
 
 
 def load_live_locations(connection: Connection, image_id: str) -> list[Location]:
-    rows = connection.execute(_LIVE_LOCATIONS, {"image_id": image_id})
+    rows = _LIVE_LOCATIONS.fetch(connection, {"image_id": image_id})
     return [location_from(row) for row in rows]
 
 
@@ -104,11 +113,11 @@ def attach_details(connection: Connection, page: Sequence[Image], *, removed: bo
     if not page:
         return
     by_id = {image.id: image for image in page}
-    ids = {"image_ids": list(by_id)}
-    for image_id, name, value in connection.execute(_PROPERTIES_OF, ids):
+    ids = list(by_id)
+    for image_id, name, value in _PROPERTIES_OF.fetch(connection, ids):
         by_id[image_id].properties[name] = value
-    statement = _LOCATIONS_OF if removed else _LIVE_LOCATIONS_OF
-    for image_id, gone, *columns in connection.execute(statement, ids):
+    locations = (_LOCATIONS_OF if removed else _LIVE_LOCATIONS_OF).fetch(connection, ids)
+    for image_id, gone, *columns in locations:
         image = by_id[image_id]
         if not gone or image.deleted:
             image.locations.append(location_from(columns))

@@ -174,9 +174,7 @@ def test_old_programs_still_read_and_write(database: Database) -> None:
     assert deleted == 1
 
 
-def test_an_interrupted_adoption_is_completed(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_adoption_is_completed(database: Database) -> None:
     """REL-064: MySQL keeps what each statement has done."""
     make_mitaka(database.engine)
     before = contents(database)
@@ -190,10 +188,12 @@ def test_an_interrupted_adoption_is_completed(
             if left < 0:
                 raise KeyboardInterrupt
 
-        sa.event.listen(database.engine, "before_cursor_execute", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            sync.sync(database)
-        sa.event.remove(database.engine, "before_cursor_execute", interrupt)
+        sa.event.listen(Engine, "before_cursor_execute", interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                sync.sync(database)
+        finally:
+            sa.event.remove(Engine, "before_cursor_execute", interrupt)
     sync.sync(database)
     assert sync.is_current(database)
     assert_kept(before, contents(database))

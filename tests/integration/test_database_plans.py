@@ -16,7 +16,7 @@ from glance_registry.db import images, listing, members, models
 from glance_registry.db.engine import Database, DatabaseSettings
 from glance_registry.db.list_statements import order_of
 from tests.bench.database_generator import fill, tenant_name
-from tests.registry import ADMIN, user
+from tests.registry import ADMIN, statements, user
 from tests.servers.mariadb import MariaDB
 
 IMAGES = 4000
@@ -52,17 +52,8 @@ class Plans:
 
     def __init__(self, database: Database, work: Any) -> None:
         self.database = database
-        sent: list[tuple[str, Any]] = []
-
-        def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            if statement.startswith("SELECT"):
-                sent.append((statement, parameters))
-
-        sa.event.listen(database.engine, "before_cursor_execute", note)
-        try:
+        with statements(database) as sent:
             database.read(work)
-        finally:
-            sa.event.remove(database.engine, "before_cursor_execute", note)
         self.steps = [step for statement in sent for step in self._explain(*statement)]
 
     def _explain(self, statement: str, parameters: Any) -> list[str]:
