@@ -50,6 +50,7 @@ _SECTIONS: Final = {
     "leases": "Every upload, copy and delete that is under way has a record in the database, so "
     "that nothing is lost when a worker or a host dies.",
     "limits": "What one caller may take from the others.",
+    "sharing": "Images that tenants share with one another.",
     "copy_from": "Which addresses the service itself may be made to connect to, by "
     "x-glance-api-copy-from and by x-image-meta-location.",
     "glance_store": "Which stores there are, and each one's options.",

@@ -11,7 +11,7 @@ from glance_registry.access import RegistryAccess
 from glance_registry.db.engine import Database
 from glance_registry.db.owner_limits import NO_LIMITS, OwnerLimits
 from glance_registry.db.settings import database_settings
-from glance_registry.images import ImagesController, PageSizes
+from glance_registry.images import ImagesController, ListSettings
 from glance_registry.leases import LeasesController
 from glance_registry.members import MembersController
 from glance_registry.router import image_routes, lease_routes
@@ -35,14 +35,14 @@ def app_factory(_global_conf: dict[str, str], **_local_conf: str) -> Application
     """paste.deploy's: the routes at the end of a pipeline."""
     conf: Any = configuration()
     database = _database.get(None) or Database(database_settings(conf))
-    sizes = PageSizes(conf.limit_param_default, conf.api_limit_max)
+    lists = ListSettings(conf.limit_param_default, conf.api_limit_max, conf.sharing.list_unaccepted)
     limits = OwnerLimits(conf.limits.images_per_tenant, conf.limits.queued_images_per_tenant)
-    return application(database, sizes, conf.image_member_quota, limits)
+    return application(database, lists, conf.image_member_quota, limits)
 
 
 def application(
     database: Database,
-    sizes: PageSizes,
+    lists: ListSettings,
     member_quota: int,
     owner_limits: OwnerLimits = NO_LIMITS,
 ) -> Application:
@@ -50,7 +50,7 @@ def application(
 
     Faults are answered here, so that filters in front add their headers to those as well.
     """
-    images = ImagesController(database, sizes, owner_limits)
+    images = ImagesController(database, lists, owner_limits)
     members = MembersController(database, member_quota)
     leases = LeasesController(database)
     return FaultFilter(Router([*image_routes(images, members), *lease_routes(leases)]))

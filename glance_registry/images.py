@@ -18,11 +18,14 @@ _LEASE: Final = "HTTP_X_GLANCE_LEASE"
 
 
 @dataclass(frozen=True, slots=True)
-class PageSizes:
-    """`limit_param_default` and `api_limit_max`: the registry's own are the ones that count."""
+class ListSettings:
+    """`limit_param_default` and `api_limit_max`, of which the registry's own are the ones that
+    count, and `list_unaccepted`.
+    """
 
     default: int = 25
     largest: int = 1000
+    unaccepted: bool = True
 
     def choose(self, limit: int | None) -> int:
         return min(self.default if limit is None else limit, self.largest)
@@ -30,10 +33,10 @@ class PageSizes:
 
 class ImagesController:
     def __init__(
-        self, database: Database, sizes: PageSizes, limits: OwnerLimits = NO_LIMITS
+        self, database: Database, lists: ListSettings, limits: OwnerLimits = NO_LIMITS
     ) -> None:
         self.database = database
-        self.sizes = sizes
+        self.lists = lists
         self.limits = limits
 
     def index(self, request: Request) -> dict[str, Any]:
@@ -45,9 +48,11 @@ class ImagesController:
     def _page(self, request: Request, *, brief: bool) -> list[Image]:
         ctx = request.context
         query = parse_registry(request.query, is_admin=ctx.is_admin)
-        limit = self.sizes.choose(query.limit)
+        limit = self.lists.choose(query.limit)
         return self.database.read(
-            lambda connection: listing.page(connection, ctx, query, limit, brief=brief)
+            lambda connection: listing.page(
+                connection, ctx, query, limit, brief=brief, unaccepted=self.lists.unaccepted
+            )
         )
 
     def show(self, request: Request, image_id: str) -> dict[str, Any]:

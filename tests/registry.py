@@ -18,7 +18,7 @@ from common.wsgi.resource import CONTEXT
 from glance_registry.app import application
 from glance_registry.db import models, prepared, sync
 from glance_registry.db.engine import Database, DatabaseSettings
-from glance_registry.images import PageSizes
+from glance_registry.images import ListSettings
 
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 
@@ -75,9 +75,9 @@ class Registry:
 
     @classmethod
     def over(
-        cls, database: Database, *, quota: int = 128, sizes: PageSizes | None = None
+        cls, database: Database, *, quota: int = 128, lists: ListSettings | None = None
     ) -> "Registry":
-        return cls(application(database, sizes or PageSizes(), quota), database)
+        return cls(application(database, lists or ListSettings(), quota), database)
 
     def call(
         self,

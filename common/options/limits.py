@@ -59,6 +59,16 @@ TENANTS: Final = (
     ),
 )
 
+SHARING: Final = (
+    cfg.BoolOpt(
+        "list_unaccepted",
+        default=True,
+        help="List images that others share with the caller as soon as they are shared, as v1 "
+        "always did. Off: only those whose membership has been accepted (by a tool of v2's), so "
+        "that nobody can fill another's list. By its id a shared image is shown either way.",
+    ),
+)
+
 TRANSFERS: Final = (
     cfg.IntOpt(
         "requests_per_second_per_tenant",
@@ -92,5 +102,6 @@ AREAS: Final = (
     Area("leases", "A", LEASES),
     Area("limits", "AR", CONNECTIONS),
     Area("limits", "R", TENANTS),
+    Area("sharing", "R", SHARING),
     Area("limits", "A", TRANSFERS),
 )

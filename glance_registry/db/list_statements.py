@@ -45,12 +45,10 @@ BOUNDS: Final[dict[str, tuple[str, Callable[[Any, Any], Condition]]]] = {
 # Columns whose only index begins with what every list asks for.
 _LISTED: Final = ("name", "status", "container_format", "disk_format", "size")
 
+_ACCEPTED: Final = "accepted"
 _OWNER: Final = sa.bindparam("owner", type_=sa.String)
 _LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)
 _ONE: Final = sa.literal_column("1", sa.Integer)
-_SHARED: Final = sa.select(image_members.c.image_id).where(
-    image_members.c.member == _OWNER, image_members.c.deleted == sa.false()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,8 @@ class Shape:
     matches: tuple[tuple[str, bool], ...]
     bounds: tuple[str, ...]
     properties: int
+    # Whether a share counts before it is accepted (SEC-011).
+    unaccepted: bool = True
 
 
 def order_of(sort_key: str) -> tuple[str, ...]:
@@ -159,8 +159,17 @@ def _own(shape: Shape, state: Condition, deleted: bool) -> Iterator[_Branch]:
     if not deleted:
         foreign = sa.or_(images.c.owner.is_(None), images.c.owner != _OWNER)
         live = unindexed(images.c.deleted) == sa.false()
-        shared = [images.c.id.in_(_SHARED), live, private, foreign]
+        shared = [images.c.id.in_(_shared(shape)), live, private, foreign]
         yield ["PRIMARY"], [[*shared, *_beyond_marker(shape)]]
+
+
+def _shared(shape: Shape) -> sa.Select[tuple[str]]:
+    memberships = sa.select(image_members.c.image_id).where(
+        image_members.c.member == _OWNER, image_members.c.deleted == sa.false()
+    )
+    return (
+        memberships if shape.unaccepted else memberships.where(image_members.c.status == _ACCEPTED)
+    )
 
 
 def _runs(shape: Shape, prefix: list[Condition]) -> Iterator[list[Condition]]:
@@ -288,7 +297,7 @@ def _visible(shape: Shape) -> Iterator[Condition]:
     elif shape.scope == "visible":
         visible = [hidden["is_public"] == sa.true()]
         if shape.has_owner:
-            shared = sa.and_(hidden["deleted"] == sa.false(), images.c.id.in_(_SHARED))
+            shared = sa.and_(hidden["deleted"] == sa.false(), images.c.id.in_(_shared(shape)))
             visible += [hidden["owner"] == _OWNER, shared]
         yield sa.or_(*visible)
 

@@ -4,13 +4,14 @@ What a page needs beside its statement (list_statements.py): the marker, the par
 decision whether to follow the order's index or to start from a filter that matches few rows.
 """
 
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
 from common import errors
 from common.context import RequestContext
-from common.image import BRIEF_FIELDS, CORE_FIELDS, Image
+from common.image import BRIEF_FIELDS, CORE_FIELDS, KILLED, Image
 from common.query import ListQuery
 from glance_registry.db import list_statements, rows, visibility
 from glance_registry.db.list_statements import BOUNDS, Shape, order_of
@@ -20,16 +21,25 @@ _FEW: Final = 5000
 
 
 def page(
-    connection: Connection, ctx: RequestContext, query: ListQuery, limit: int, *, brief: bool
+    connection: Connection,
+    ctx: RequestContext,
+    query: ListQuery,
+    limit: int,
+    *,
+    brief: bool,
+    unaccepted: bool = True,
 ) -> list[Image]:
     """At most limit images that ctx may list, in order; brief ones have the six fields only.
+
+    unaccepted: also those that are shared with ctx and not yet accepted (SEC-011).
 
     Raises Invalid for a marker that does not exist or that ctx may not see.
     """
     marker = None if query.marker is None else _marker(connection, ctx, query, query.marker)
-    if limit == 0 or not all(query.matches.values()):
+    if limit == 0 or _matches_nothing(query):
         return []
     shape = _shape(ctx, query, marker, BRIEF_FIELDS if brief else CORE_FIELDS)
+    shape = replace(shape, unaccepted=unaccepted)
     parameters = _parameters(ctx, query, marker, limit)
     start = _starting_point(connection, shape, parameters)
     found = list_statements.page(shape, start).fetch(connection, parameters)
@@ -41,6 +51,13 @@ def page(
         if not visibility.can_see_locations(ctx, image):
             image.locations = []
     return page
+
+
+def _matches_nothing(query: ListQuery) -> bool:
+    """Nothing has one of no values, and killed images are listed only with others' changes."""
+    live_only = query.deleted is False or (query.deleted is None and query.changes_since is None)
+    only_killed = set(query.matches.get("status", ())) == {KILLED}
+    return not all(query.matches.values()) or (live_only and only_killed)
 
 
 def _marker(connection: Connection, ctx: RequestContext, query: ListQuery, marker: str) -> Image:

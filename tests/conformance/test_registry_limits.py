@@ -9,14 +9,14 @@ from common.context import RequestContext
 from glance_registry.app import application
 from glance_registry.db.engine import Database
 from glance_registry.db.owner_limits import OwnerLimits
-from glance_registry.images import PageSizes
+from glance_registry.images import ListSettings
 from tests.registry import ADMIN, Registry, user
 
 
 @pytest.fixture
 def registry(database: Database) -> Registry:
     limits = OwnerLimits(images=4, queued=2)
-    return Registry(application(database, PageSizes(), 128, limits), database)
+    return Registry(application(database, ListSettings(), 128, limits), database)
 
 
 def create(registry: Registry, ctx: RequestContext | None = None, **fields: Any) -> int:

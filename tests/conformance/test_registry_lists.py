@@ -13,7 +13,7 @@ from common.context import RequestContext
 from common.image import BRIEF_FIELDS, Image
 from common.query import SORT_KEYS
 from glance_registry.db import listing, models, rows, visibility
-from glance_registry.images import PageSizes
+from glance_registry.images import ListSettings
 from tests.registry import ADMIN, ANONYMOUS, UNKNOWN_ID, Registry, statements, user
 
 
@@ -215,11 +215,11 @@ def test_page_sizes_are_the_registrys_own(registry: Registry) -> None:
     """SEC-076: a larger limit is reduced silently."""
     for _ in range(5):
         registry.create()
-    small = Registry.over(registry.database, sizes=PageSizes(default=2, largest=3))
+    small = Registry.over(registry.database, lists=ListSettings(default=2, largest=3))
     assert len(small.ids()) == 2
     assert len(small.ids("?limit=1")) == 1
     assert len(small.ids("?limit=1000000000")) == 3
-    assert len(Registry.over(registry.database, sizes=PageSizes(9, 4)).ids()) == 4
+    assert len(Registry.over(registry.database, lists=ListSettings(9, 4)).ids()) == 4
 
 
 def test_a_page_costs_the_same_statements_whatever_its_length(registry: Registry) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from common.context import RequestContext
 from glance_registry.db import models
+from glance_registry.images import ListSettings
 from tests.registry import ADMIN, UNKNOWN_ID, Registry, user
 
 OWNER = user("t1")
@@ -321,3 +322,18 @@ def test_a_membership_works_at_once_whatever_its_acceptance(
     assert drop(registry, image_id, "member") == 204
     assert registry.ids(ctx=MEMBER) == []
     assert registry.call("GET", f"/images/{image_id}", ctx=MEMBER).status_int == 404
+
+
+def test_lists_may_be_told_to_leave_out_what_was_not_accepted(
+    registry: Registry, image_id: str
+) -> None:
+    """SEC-011: list_unaccepted off; by its id the image is shown either way."""
+    strict = Registry.over(registry.database, lists=ListSettings(unaccepted=False))
+    assert strict.ids(ctx=MEMBER) == []
+    assert strict.ids("?changes-since=2001-01-01", ctx=MEMBER) == []
+    assert strict.call("GET", f"/images/{image_id}", ctx=MEMBER).status_int == 200
+    assert strict.ids() == [image_id]
+    with registry.database.migration() as connection:
+        connection.execute(models.image_members.update().values(status="accepted"))
+    assert strict.ids(ctx=MEMBER) == [image_id]
+    assert strict.ids("?changes-since=2001-01-01", ctx=MEMBER) == [image_id]
