@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from common import config, log
 from common.config import Configuration, ConfigurationError
+from common.wsgi.connection import ServerSettings
 from common.wsgi.faults import Application
-from common.wsgi.server import ServerSettings
 from common.wsgi.workers import CannotListen, Listen, Parent, Site, tls_context
 
 LOG = logging.getLogger(__name__)

@@ -1,42 +1,41 @@
-"""What the server underneath has to say, as our log has it.
+"""A line for each answer, and word of whatever cut one short.
 
-It reports everything through one method: a line for each answer, and the traceback of whatever
-ended one. A client that leaves and a store that breaks off are no faults of the code, so they
-are told in a line; the rest is.
+A client that leaves and a store that breaks off are no faults of the code, so they are told in a
+line; the rest is with its traceback.
 """
 
 import logging
-import re
-import sys
+from typing import Final
 
 from common import errors
 
-# The janitors of all API workers ask the registry for leases every few seconds, for ever.
-_POLL = re.compile(r'[^"]*"GET /leases\?[^"]*" status: 200 ')
-
 LOG = logging.getLogger(__name__)
-ACCESS_LOG = logging.getLogger("eventlet.wsgi.server")
+# The name that operators' default_log_levels have.
+ACCESS_LOG: Final = logging.getLogger("eventlet.wsgi.server")
+
+# The janitors of all API workers ask the registry for leases every few seconds, for ever.
+_POLL: Final = "GET /leases?"
+
+_FORMAT: Final = '%s "%s" status: %s len: %s time: %.6f'
 
 
-class ServerLog:
-    def __init__(self, timeout: type[BaseException]) -> None:
-        """timeout: what the event loop raises in an answer that a client is too slow to take."""
-        self._client_left = (OSError, errors.ClientDisconnected, timeout)
+def answered(client: str, request_line: str, status: str, sent: int, seconds: float) -> None:
+    """sent: bytes of head and body."""
+    polled = status == "200" and request_line.startswith(_POLL)
+    level = logging.DEBUG if polled else logging.INFO
+    if ACCESS_LOG.isEnabledFor(level):
+        # Not log(): for every line that looks for a caller which no format shows.
+        values = (client, request_line, status, sent, seconds)
+        record = ACCESS_LOG.makeRecord(ACCESS_LOG.name, level, __file__, 0, _FORMAT, values, None)
+        ACCESS_LOG.handle(record)
 
-    def info(self, text: str) -> None:
-        match sys.exc_info()[1]:
-            case None:
-                level = logging.DEBUG if _POLL.match(text) else logging.INFO
-                ACCESS_LOG.log(level, "%s", text)
-            case error if isinstance(error, self._client_left):
-                LOG.info("an answer was cut: the client left or was too slow")
-            case errors.GlanceError() as error:
-                LOG.error("an answer was cut: %s", error.message)
-            case _:
-                LOG.exception("an answer was cut")
 
-    def debug(self, text: str) -> None:
-        LOG.debug("%s", text)
-
-    def error(self, text: str) -> None:
-        LOG.error("%s", text)
+def cut(error: Exception) -> None:
+    """Told while error is being handled."""
+    match error:
+        case OSError() | errors.ClientDisconnected():
+            LOG.info("an answer was cut: the client left or was too slow")
+        case errors.GlanceError():
+            LOG.error("an answer was cut: %s", error.message)
+        case _:
+            LOG.exception("an answer was cut")

@@ -15,11 +15,9 @@ from eventlet.hubs import trampoline
 from common import errors
 from common.body import Body, FileBody
 from common.concurrency import offload
+from common.wsgi.bodies import RateWatch, SlowClient
+from common.wsgi.connection import PLAIN_SOCKET
 from common.wsgi.faults import Application, StartResponse
-from common.wsgi.framing import RateWatch, SlowClient
-
-# Set by our server for a connection whose socket may be written to directly.
-PLAIN_SOCKET: Final = "glance.plain_socket"
 
 # One sendfile call moves this much at most, and then another request gets its turn.
 WINDOW: Final = 1024 * 1024
@@ -75,7 +73,7 @@ class SendfileFilter:
             try:
                 sent = os.sendfile(out, source, position, ready_until - position)
             except BlockingIOError:
-                trampoline(out, write=True, timeout=self.timeout)
+                trampoline(out, write=True, timeout=self.timeout, timeout_exc=TimeoutError)
                 continue
             if not sent:
                 raise BodyBroken()
