@@ -13,7 +13,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from common.wsgi.faults import Application
@@ -28,6 +28,11 @@ _BIND_RETRY_SECONDS = 30
 
 # A worker that dies again and again right after its start is not restarted faster than this.
 _RESPAWN_SECONDS = 1.0
+# After so many that crashed soon after their start, with none that lived between, no more.
+_MOST_CRASHES = 8
+_EARLY_SECONDS = 10.0
+# From outside: what ends a worker that is otherwise well.
+_KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -134,10 +139,10 @@ class Parent:
             received = signal.sigwait(_SIGNALS)
             if received == signal.SIGCHLD:
                 self._reap()
+                self._fork_missing()
                 if not self._children and not self._leaving:
                     LOG.error("no worker is left")
                     return 1
-                self._fork_missing()
             elif received == signal.SIGHUP:
                 self._reload()
             else:
@@ -172,6 +177,7 @@ class Parent:
         return self._site.workers - self._given_up
 
     _given_up = 0
+    _crashes = 0
 
     def _be_child(self) -> None:
         status = 1
@@ -191,23 +197,26 @@ class Parent:
             os._exit(status)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                child, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not child:
-                return
+        now = time.monotonic()
+        last = 0.0
+        for child, status in list(_ended()):
             born = self._children.pop(child, None)
             self._leaving.discard(child)
             if born is None:
                 continue
             if os.WIFSIGNALED(status):
-                LOG.warning("worker %s was killed by signal %s", child, os.WTERMSIG(status))
-                time.sleep(max(0.0, born + _RESPAWN_SECONDS - time.monotonic()))
+                number = os.WTERMSIG(status)
+                LOG.warning("worker %s was killed by signal %s", child, number)
+                early = now < born + _EARLY_SECONDS and number not in _KILLS
+                self._crashes = self._crashes + 1 if early else 0
+                last = max(last, born)
             elif os.WEXITSTATUS(status):
                 LOG.error("worker %s failed and is not replaced", child)
                 self._given_up += 1
+        if self._crashes >= _MOST_CRASHES:
+            LOG.error("workers crash as soon as they have started and are not replaced")
+            self._given_up = self._site.workers
+        time.sleep(max(0.0, last + _RESPAWN_SECONDS - now))
 
     def _reload(self) -> None:
         LOG.info("reloading the configuration")
@@ -255,13 +264,16 @@ class Parent:
         return 0
 
     def _reap_stopping(self) -> set[int]:
-        gone: set[int] = set()
-        with contextlib.suppress(ChildProcessError):
-            while (child := os.waitpid(-1, os.WNOHANG)[0]) != 0:
-                gone.add(child)
-        return gone
+        return {child for child, _ in _ended()}
 
     def _signal_all(self, children: set[int], number: int) -> None:
         for child in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
+
+
+def _ended() -> Iterator[tuple[int, int]]:
+    """Children that have ended and not been waited for, each with its status."""
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            yield found
