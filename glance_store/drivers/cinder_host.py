@@ -41,8 +41,7 @@ class Device(Protocol):
 
 
 class _CephDevice:
-    """The open image in the file-like object that os-brick makes of a volume in Ceph; os-brick
-    itself closes it."""
+    """The open image in the file-like object that os-brick makes of a volume in Ceph."""
 
     def __init__(self, handle: Any) -> None:
         self._image = handle.rbd_image
@@ -61,7 +60,7 @@ class _CephDevice:
         self._image.flush()
 
     def close(self) -> None:
-        return None
+        """Left to os-brick's disconnecting."""
 
 
 class _BlockDevice:
@@ -245,6 +244,11 @@ class Host:
             on_host(connector.disconnect_volume, dict(info), found, force=True, ignore_errors=True)
         except Exception as error:
             LOG.error("A volume could not be disconnected: %s", type(error).__name__)
+            # os-brick flushes an image before it closes it, and leaves it open if that fails.
+            image = getattr(found and found["path"], "rbd_image", None)
+            if image is not None:
+                with contextlib.suppress(Exception):
+                    on_host(image.close)
 
 
 def _runner(info: Mapping[str, Any]) -> Callable[..., Any]:
