@@ -6,7 +6,7 @@ that caused it, through the table in `common.wsgi.faults`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -25,6 +25,8 @@ from common.query import ListQuery
 from common.wsgi.faults import error_from
 from glance_api.location_cipher import LocationCipher
 from glance_api.registry_connection import Answer, ConnectionPool
+
+T = TypeVar("T")
 
 KEY_HEADER = "X-Glance-Registry-Key"
 LEASE_HEADER = "X-Glance-Lease"
@@ -115,11 +117,10 @@ class RegistryClient:
 
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]:
         path = "/images/detail" if detail else "/images"
-        found = self._call(ctx, "GET", f"{path}?{query.encode()}")
-        return [image_from_document(item) for item in found["images"]]
+        return self._ask(_images, ctx, "GET", f"{path}?{query.encode()}")
 
     def get(self, ctx: RequestContext, image_id: str) -> Image:
-        return self._image(self._call(ctx, "GET", _image_path(image_id)))
+        return self._ask(self._image, ctx, "GET", _image_path(image_id))
 
     def add(self, ctx: RequestContext, image: Image, lease: Lease | None, quota: int) -> Image:
         """Create the record; with a lease, in one transaction with it.
@@ -134,7 +135,7 @@ class RegistryClient:
         body: dict[str, Any] = {"image": document}
         if lease is not None:
             body["lease"] = _lease_document(lease, quota)
-        return self._written(self._call(ctx, "POST", "/images", body))
+        return self._ask(self._written, ctx, "POST", "/images", body)
 
     def save(self, ctx: RequestContext, image_id: str, change: Change) -> Image:
         """Apply change. Raises Conflict where from_state no longer holds."""
@@ -151,7 +152,7 @@ class RegistryClient:
         headers = {"X-Glance-Registry-Purge-Props": "true"} if change.purge else {}
         if change.from_state is not None:
             headers |= self._identity.vouching(ctx)
-        return self._written(self._call(ctx, "PUT", _image_path(image_id), body, headers))
+        return self._ask(self._written, ctx, "PUT", _image_path(image_id), body, headers)
 
     def remove(self, ctx: RequestContext, image_id: str, end_lease: str | None = None) -> None:
         headers = {LEASE_HEADER: end_lease} if end_lease else {}
@@ -166,14 +167,19 @@ class RegistryClient:
         return replace(image, locations=locations)
 
     def members(self, ctx: RequestContext, image_id: str) -> Sequence[Member]:
-        found = self._call(ctx, "GET", f"{_image_path(image_id)}/members")
-        return [member_from_document(image_id, item) for item in found["members"]]
+        def read(found: Any) -> Sequence[Member]:
+            return [member_from_document(image_id, item) for item in found["members"]]
+
+        return self._ask(read, ctx, "GET", f"{_image_path(image_id)}/members")
 
     def shared_images(self, ctx: RequestContext, member: str) -> Sequence[Member]:
-        found = self._call(ctx, "GET", f"/shared-images/{quote(member, safe='')}")
-        return [
-            Member(item["image_id"], member, item["can_share"]) for item in found["shared_images"]
-        ]
+        def read(found: Any) -> Sequence[Member]:
+            return [
+                Member(item["image_id"], member, item["can_share"])
+                for item in found["shared_images"]
+            ]
+
+        return self._ask(read, ctx, "GET", f"/shared-images/{quote(member, safe='')}")
 
     def add_member(
         self, ctx: RequestContext, image_id: str, member: str, can_share: bool | None, quota: int
@@ -205,11 +211,7 @@ class RegistryClient:
             for token, reserve in reserves.items()
         ]
         body = {"leases": entries, "seconds": seconds, "quota": quota}
-        found = self._call(ctx, "PUT", "/leases", body)["leases"]
-        return {
-            token: LeaseState(item["state"], item.get("status"), bool(item.get("deleted")))
-            for token, item in found.items()
-        }
+        return self._ask(_lease_states, ctx, "PUT", "/leases", body)
 
     def end_lease(
         self,
@@ -223,19 +225,7 @@ class RegistryClient:
         self._call(ctx, "DELETE", f"/leases/{token}", body)
 
     def leases(self, ctx: RequestContext) -> Sequence[FoundLease]:
-        found = self._call(ctx, "GET", "/leases?limit=1000")["leases"]
-        return [
-            FoundLease(
-                str(item["id"]),
-                item["image_id"],
-                item["kind"],
-                item["store"],
-                item["worker"],
-                item.get("previous"),
-                item["expired"],
-            )
-            for item in found
-        ]
+        return self._ask(_found_leases, ctx, "GET", "/leases?limit=1000")
 
     def claim(self, ctx: RequestContext, found: FoundLease, lease: Lease, seconds: int) -> Image:
         """Take over a lease for lease.worker under lease.token. Raises Conflict if too late."""
@@ -245,9 +235,24 @@ class RegistryClient:
             "token": lease.token,
             "expected_worker": found.worker,
         }
-        return self._image(
-            self._call(ctx, "POST", f"/leases/{quote(found.id, safe='')}/claim", body)
-        )
+        path = f"/leases/{quote(found.id, safe='')}/claim"
+        return self._ask(self._image, ctx, "POST", path, body)
+
+    def _ask(
+        self,
+        read: Callable[[Any], T],
+        ctx: RequestContext,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        """What read makes of the answer; what it cannot read is the registry's failure."""
+        content = self._call(ctx, method, path, body, headers)
+        try:
+            return read(orjson.loads(content))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise errors.ServiceUnavailable("The registry gave an unusable answer.") from None
 
     def _call(
         self,
@@ -256,7 +261,7 @@ class RegistryClient:
         path: str,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Any:
+    ) -> bytes:
         content = None if body is None else orjson.dumps(body)
         sent = self._identity.headers(ctx)
         if content is not None:
@@ -266,10 +271,7 @@ class RegistryClient:
         answer = self._pool.request(method, path, content, sent)
         if answer.status >= 300:
             raise error_from(answer.status, _message(answer))
-        try:
-            return orjson.loads(answer.content) if answer.content else None
-        except orjson.JSONDecodeError:
-            raise errors.ServiceUnavailable("The registry gave an unusable answer.") from None
+        return answer.content
 
     def _written(self, found: Any) -> Image:
         if found.get("refused") == "quota":
@@ -283,6 +285,32 @@ class RegistryClient:
         if self._cipher is not None:
             location = replace(location, url=self._cipher.encrypt(location.url))
         return location_document(location)
+
+
+def _images(found: Any) -> Sequence[Image]:
+    return [image_from_document(item) for item in found["images"]]
+
+
+def _lease_states(found: Any) -> dict[str, LeaseState]:
+    return {
+        token: LeaseState(item["state"], item.get("status"), bool(item.get("deleted")))
+        for token, item in found["leases"].items()
+    }
+
+
+def _found_leases(found: Any) -> Sequence[FoundLease]:
+    return [
+        FoundLease(
+            str(item["id"]),
+            item["image_id"],
+            item["kind"],
+            item["store"],
+            item["worker"],
+            item.get("previous"),
+            item["expired"],
+        )
+        for item in found["leases"]
+    ]
 
 
 def _image_path(image_id: str) -> str:
