@@ -139,7 +139,10 @@ def _value(conf: Configuration, section: str, option: cfg.Opt) -> str:
 
 
 def report(conf: Configuration) -> None:
-    """Log, in one warning each, the unknown and the deprecated options found in the files."""
+    """Log, in one warning each, the unknown and the deprecated options found in the files.
+
+    Called when the stores have been made: those of others declare their options only then.
+    """
     known, deprecated = set[tuple[str, str]](), set[tuple[str, str]]()
     for section, options in conf.declared:
         for option in options:
@@ -147,7 +150,11 @@ def report(conf: Configuration) -> None:
             known.update((current, *former))
             deprecated.update((current, *former) if option.deprecated_for_removal else former)
     found = settings(conf).keys()
-    unknown = {setting for setting in found - known if not _is_open(conf, setting[0])}
+    unknown = {
+        setting
+        for setting in found - known
+        if not _is_open(conf, setting[0]) and not _is_registered(conf, *setting)
+    }
     if unknown:
         LOG.warning("The configuration files hold unknown options: %s", _listed(unknown))
     if found & deprecated:
@@ -279,6 +286,14 @@ def _is_open(conf: Configuration, section: str) -> bool:
     if section == "glance_store":
         return all(section != declared for declared, _ in conf.declared)
     return section in _OPEN_SECTIONS or section.startswith("cors.")
+
+
+def _is_registered(conf: Configuration, section: str, name: str) -> bool:
+    """Whether a store of somebody else's has declared the option since conf was loaded."""
+    try:
+        return name in conf[section]
+    except cfg.NoSuchOptError:
+        return False
 
 
 def _normal(section: str) -> str:

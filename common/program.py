@@ -72,9 +72,11 @@ def serve(
     def site() -> Site:
         conf = load()
         log.setup(conf, program)
-        config.report(conf)
         _warn_if_open(conf, program)
-        return build(conf)
+        try:
+            return build(conf)
+        finally:
+            config.report(conf)
 
     os.umask(0o027)
     codes: dict[type[Exception], int] = {

@@ -28,19 +28,25 @@ def main() -> int:
         # The scrubber has no caller whose token it could forward.
         conf.set_override("use_user_token", False)
         log.setup(conf, "scrubber")
-        config.report(conf)
-        scrubber = Scrubber(
+        scrubber = _scrubber(conf)
+    except (ConfigurationError, BadStoreConfiguration) as error:
+        print(f"glance-scrubber: {error}", file=sys.stderr)
+        return 1
+    stop = _stop_event()
+    return _run_for_ever(scrubber, conf, stop) if conf.daemon else _run_once(scrubber, stop)
+
+
+def _scrubber(conf: Configuration) -> Scrubber:
+    try:
+        return Scrubber(
             registry_client(conf),
             Stores.configured(conf),
             service_context(conf),
             scrub_time=conf.scrub_time,
             pool_size=conf.scrub_pool_size,
         )
-    except (ConfigurationError, BadStoreConfiguration) as error:
-        print(f"glance-scrubber: {error}", file=sys.stderr)
-        return 1
-    stop = _stop_event()
-    return _run_for_ever(scrubber, conf, stop) if conf.daemon else _run_once(scrubber, stop)
+    finally:
+        config.report(conf)
 
 
 def _run_once(scrubber: Scrubber, stop: threading.Event) -> int:
