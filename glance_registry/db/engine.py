@@ -73,6 +73,7 @@ class Database:
         self._engine: Engine | None = None
         self._writing_engine: Engine | None = None
         self._reader: Connection | None = None
+        self._inherited: Connection | None = None
         self._pid = 0
         self._writing, self._reading = threading.Lock(), threading.Lock()
 
@@ -81,6 +82,8 @@ class Database:
         if self._engine is None or self._pid != os.getpid():
             if self._engine is not None:
                 self._engine.dispose(close=False)
+                # The parent's; collected here, it would be closed here.
+                self._inherited = self._reader
             self._engine = _make_engine(self.settings, self.url)
             self._writing_engine = None
             self._reader = None
@@ -113,6 +116,10 @@ class Database:
         """
         return self._persistently(self._write_sqlite if self.is_sqlite else self._write, work)
 
+    def ping(self) -> None:
+        """Raises ServiceUnavailable if the database does not answer, or has no tables of ours."""
+        self.read(lambda connection: connection.execute(_PING).first())
+
     @contextmanager
     def migration(self) -> Iterator[Connection]:
         """A transaction for changing the schema: it takes its time, and is not tried again."""
@@ -140,12 +147,15 @@ class Database:
         # one from the pool for each costs as much as showing an image.
         engine = self.engine
         if not self._reading.acquire(blocking=False):
-            return self._read(work)
+            with engine.connect() as connection:
+                return _sqlite_snapshot(connection, work)
         try:
             if self._reader is None:
                 self._reader = engine.connect()
             return _sqlite_snapshot(self._reader, work)
-        except sa.exc.DBAPIError:
+        except errors.GlanceError:
+            raise
+        except BaseException:
             self._drop_reader()
             raise
         finally:
