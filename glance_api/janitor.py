@@ -116,7 +116,7 @@ class Janitor:
         # Once or twice is a registry that is just being started.
         if self._failures == _FAILURES_UNTIL_WARNING:
             LOG.warning(
-                "abandoned uploads and deletes cannot be looked for: %s (where the registry asks "
-                "for credentials, set registry_auth_key on both daemons)",
+                "abandoned uploads and deletes cannot be looked for: %s Where the registry asks "
+                "for credentials, set registry_auth_key on both daemons.",
                 error,
             )
