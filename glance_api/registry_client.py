@@ -29,7 +29,6 @@ from glance_api.registry_connection import Answer, ConnectionPool
 T = TypeVar("T")
 
 KEY_HEADER = "X-Glance-Registry-Key"
-LEASE_HEADER = "X-Glance-Lease"
 QUOTA_HEADER = "X-Glance-Member-Quota"
 
 # The token a context's requests carry; None for a caller without one.
@@ -153,10 +152,6 @@ class RegistryClient:
         if change.from_state is not None:
             headers |= self._identity.vouching(ctx)
         return self._ask(self._written, ctx, "PUT", _image_path(image_id), body, headers)
-
-    def remove(self, ctx: RequestContext, image_id: str, end_lease: str | None = None) -> None:
-        headers = {LEASE_HEADER: end_lease} if end_lease else {}
-        self._call(ctx, "DELETE", _image_path(image_id), None, headers)
 
     def revealed(self, image: Image) -> Image:
         """An image of a list with its locations in clear. Raises LocationUnreadable."""

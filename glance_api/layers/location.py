@@ -160,22 +160,19 @@ class LocationLayer(ImageLayer):
     def _remove(self, ctx: RequestContext, image: Image) -> Image:
         # The registry hides the locations of a deactivated image from users.
         has_bytes = bool(image.locations) or image.status == DEACTIVATED
-        if not has_bytes or self.delayed_delete:
-            status = PENDING_DELETE if has_bytes else DELETED
-            change = Change({"status": status}, from_state=image.status)
-            marked = self.inner.save(ctx, image, change, Source())
-            self.inner.remove(ctx, image)
-            return marked
+        status = PENDING_DELETE if has_bytes and self.delayed_delete else DELETED
         lease = self.leases.new(DELETE, image.id, self._scheme(image), previous=image.status)
-        change = Change({"status": DELETED}, from_state=image.status, lease=lease)
+        change = Change({"status": status}, from_state=image.status, lease=lease)
         # Permission is decided by this change, before any byte is touched (CVE-2012-4573).
         marked = self.inner.save(ctx, image, change, Source())
         with self.leases.hold(lease):
             try:
-                delete_bytes(ctx, self.stores, marked)
+                if status == DELETED:
+                    delete_bytes(ctx, self.stores, marked)
             except Exception:
                 self.leases.end(lease, image.status, DELETED)
                 raise
+        # With the lease ends the record: whoever finds the one ends the other too.
         self.leases.end(lease)
         return marked
 

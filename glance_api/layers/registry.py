@@ -40,9 +40,8 @@ class RegistryRepo:
     ) -> Body:
         raise AssertionError("the registry holds no bytes")
 
-    def remove(self, ctx: RequestContext, image: Image) -> Image:
-        self.client.remove(ctx, image.id)
-        return image
+    def remove(self, ctx: RequestContext, image: Image) -> NoReturn:
+        raise AssertionError("a delete is a change of status and the end of its lease")
 
 
 class RegistryMemberRepo:
