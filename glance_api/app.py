@@ -17,6 +17,7 @@ from common.context import RequestContext
 from common.policy import PolicyEnforcer, enforcer_from
 from common.wsgi.faults import Application, FaultFilter, StartResponse
 from common.wsgi.paste import configuration, load_app
+from common.wsgi.readiness import ReadinessFilter
 from common.wsgi.resource import Router
 from glance_api.copies import Copies
 from glance_api.formats import Formats
@@ -153,9 +154,13 @@ def build(conf: Configuration) -> tuple[Application, Api]:
     api = Api(conf)
     token = _current.set(api)
     try:
-        return FaultFilter(load_app(conf, "api")), api
+        app: Application = FaultFilter(load_app(conf, "api"))
     finally:
         _current.reset(token)
+    if conf.readiness.enabled:
+        checks = {"registry": api.registry.ping, "store": api.stores.default.ping}
+        app = ReadinessFilter(app, checks)
+    return app, api
 
 
 def registry_client(conf: Configuration) -> RegistryClient:

@@ -114,6 +114,14 @@ class RegistryClient:
         self._identity = identity
         self._cipher = cipher
 
+    def ping(self) -> None:
+        """Raises ServiceUnavailable if the registry does not answer, or says it is not ready.
+
+        One without `/readiness` is taken to be well when it answers at all.
+        """
+        if self._pool.request("GET", "/readiness", None, {}).status >= 500:
+            raise errors.ServiceUnavailable("The registry is not ready.")
+
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]:
         path = "/images/detail" if detail else "/images"
         return self._ask(_images, ctx, "GET", f"{path}?{query.encode()}")

@@ -6,6 +6,7 @@ from typing import Any
 from common.config import Configuration
 from common.wsgi.faults import Application, FaultFilter
 from common.wsgi.paste import configuration, load_app
+from common.wsgi.readiness import ReadinessFilter
 from common.wsgi.resource import Router
 from glance_registry.access import RegistryAccess
 from glance_registry.db.engine import Database
@@ -28,7 +29,8 @@ def build(conf: Configuration) -> Application:
     finally:
         _database.reset(token)
     leases_app = Router(lease_routes(LeasesController(database)))
-    return FaultFilter(RegistryAccess(pipeline, leases_app, conf.registry_auth_key))
+    app: Application = FaultFilter(RegistryAccess(pipeline, leases_app, conf.registry_auth_key))
+    return ReadinessFilter(app, {"database": database.ping}) if conf.readiness.enabled else app
 
 
 def app_factory(_global_conf: dict[str, str], **_local_conf: str) -> Application:

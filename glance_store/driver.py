@@ -120,6 +120,10 @@ class Store(abc.ABC):
         """
         self.validate(url)
 
+    def ping(self) -> None:
+        """Raise BackendUnavailable if the backend is away; cheap, and may know nothing."""
+        return None
+
     def set_acls(
         self,
         ctx: RequestContext,

@@ -81,6 +81,10 @@ class GuardedStore(Store):
         with self._guard_url("validate", url):
             self._driver.validate_external(url)
 
+    def ping(self) -> None:
+        with self._guard("ping", "-"):
+            self._driver.ping()
+
     def set_acls(
         self,
         ctx: RequestContext,

@@ -167,6 +167,16 @@ STOPPING: Final = (
     ),
 )
 
+READINESS: Final = (
+    cfg.BoolOpt(
+        "enabled",
+        default=True,
+        help="Answer /readiness, without credentials, with 200 or 503: whether what the daemon "
+        "depends on is there (the API: the registry and the default store; the registry: the "
+        "database). /healthcheck says only that the daemon itself is.",
+    ),
+)
+
 PASTE: Final = (
     cfg.StrOpt(
         "flavor",
@@ -245,6 +255,7 @@ AREAS: Final = (
     Area("DEFAULT", "ARCS", REGISTRY_KEY),
     Area("DEFAULT", "ACS", REGISTRY_CREDENTIALS),
     Area("paste_deploy", "AR", PASTE),
+    Area("readiness", "AR", READINESS),
     Area("cors", "A", CORS),
     Area("oslo_middleware", "A", PROXY),
 )

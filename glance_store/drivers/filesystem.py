@@ -132,6 +132,10 @@ class FilesystemStore(Store):
     def discard(self, ctx: RequestContext, image_id: str) -> None:
         offload(self._discard, _name_of(image_id))
 
+    def ping(self) -> None:
+        if not offload(lambda: any(datadir.is_mounted() for datadir in self._datadirs)):
+            raise BackendUnavailable()
+
     def validate(self, url: str) -> None:
         scheme, separator, path = url.partition("://")
         well_formed = separator and os.path.isabs(path) and "\0" not in path
