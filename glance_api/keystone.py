@@ -84,6 +84,6 @@ def _keystoneauth() -> Any:
             importlib.import_module(f"keystoneauth1.{part}")
     except ImportError:
         raise ConfigurationError(
-            "Keystone credentials need keystoneauth1: install the extra glance-v1[keystone]"
+            "Keystone credentials need keystoneauth1; install it with: pip install '.[keystone]'"
         ) from None
     return importlib.import_module("keystoneauth1")

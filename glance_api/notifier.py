@@ -110,18 +110,20 @@ def log_driver(priority: Priority, event: dict[str, Any]) -> None:
 class BusDriver:
     """`messaging`, `messagingv2` and `routing`: oslo.messaging, which connects when it must."""
 
-    def __init__(self, conf: cfg.ConfigOpts, names: Sequence[str], publisher_id: str) -> None:
+    def __init__(
+        self, library_conf: Callable[[], cfg.ConfigOpts], names: Sequence[str], publisher_id: str
+    ) -> None:
         """Raises ValueError naming the option that oslo.messaging cannot use."""
         try:
             import oslo_messaging
         except ImportError:
             raise ValueError(
                 "[oslo_messaging_notifications] driver: messaging needs oslo.messaging; "
-                "install the extra: pip install 'glance-v1[messaging]'"
+                "install it with: pip install '.[messaging]'"
             ) from None
         oslo_messaging.set_transport_defaults("glance")
         try:
-            transport = oslo_messaging.get_notification_transport(conf)
+            transport = oslo_messaging.get_notification_transport(library_conf())
         except (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure):
             # The error's text is the URL, and that holds a password.
             raise ValueError("transport_url: oslo.messaging cannot use it") from None
@@ -159,5 +161,5 @@ def notifier_from(conf: cfg.ConfigOpts, library_conf: Callable[[], cfg.ConfigOpt
     bus = [name for name in names if name != "log"]
     drivers: list[Driver] = [log_driver] if "log" in names else []
     if bus:
-        drivers.append(BusDriver(library_conf(), bus, conf.default_publisher_id))
+        drivers.append(BusDriver(library_conf, bus, conf.default_publisher_id))
     return Notifier(drivers, conf.default_publisher_id, conf.disabled_notifications)

@@ -40,7 +40,8 @@ def filter_factory(
         loading = importlib.import_module("keystoneauth1.loading")
     except ImportError as error:
         raise ConfigurationError(
-            "The keystone flavors need keystonemiddleware: install the extra glance-v1[keystone]"
+            "[paste_deploy] flavor: keystone needs keystonemiddleware; "
+            "install it with: pip install '.[keystone]'"
         ) from error
     conf = configuration()
     library = for_library(conf)

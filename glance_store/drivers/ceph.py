@@ -49,9 +49,8 @@ def bindings() -> tuple[Any, Any]:
         import rbd
     except ImportError:
         raise BadStoreConfiguration(
-            "stores: rbd needs the Python bindings of librados and librbd (the extra "
-            "glance-v1[rbd]); they come with the operating system, on Debian and Ubuntu as the "
-            "packages python3-rados and python3-rbd"
+            "stores: rbd needs the Python bindings of librados and librbd; they come with the "
+            "operating system, on Debian and Ubuntu as the packages python3-rados and python3-rbd"
         ) from None
     return rados, rbd
 

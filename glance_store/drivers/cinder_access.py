@@ -34,8 +34,8 @@ class Access:
             from keystoneauth1 import identity, session, token_endpoint
         except ImportError:
             raise BadStoreConfiguration(
-                "stores: cinder needs python-cinderclient and os-brick; install them with the "
-                "extra cinder: pip install 'glance-v1[cinder]'"
+                "stores: cinder needs python-cinderclient and os-brick; "
+                "install them with: pip install '.[cinder]'"
             ) from None
         if conf["cinder_catalog_info"].count(":") != 2:
             raise BadStoreConfiguration(

@@ -127,8 +127,7 @@ class Host:
             from oslo_privsep import priv_context
         except ImportError:
             raise BadStoreConfiguration(
-                "stores: cinder needs os-brick; install it with the extra cinder: "
-                "pip install 'glance-v1[cinder]'"
+                "stores: cinder needs os-brick; install it with: pip install '.[cinder]'"
             ) from None
         self._connector = connector
         self._operation_timeout = operation_timeout

@@ -1,11 +1,13 @@
 """The message bus of older configuration files."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from common import config
 from glance_api.message_bus import library_conf, older_transport_url
+from glance_api.notifier import notifier_from
 
 RABBIT = "oslo_messaging_rabbit"
 
@@ -56,3 +58,14 @@ def test_the_library_connects_to_it(tmp_path: Path) -> None:
     assert url.transport == "rabbit"
     hosts = [(host.hostname, host.port, host.username, host.password) for host in url.hosts]
     assert hosts == [("a", 1, "glance", "p@ss"), ("b", 2, "glance", "p@ss")]
+
+
+def test_a_bus_without_its_library_is_told_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "glance-api.conf"
+    file.write_text("[oslo_messaging_notifications]\ndriver = messagingv2\n")
+    conf = config.load("api", ["--config-file", str(file)])
+    monkeypatch.setitem(sys.modules, "oslo_messaging", None)
+    with pytest.raises(ValueError, match=r"pip install '\.\[messaging\]'"):
+        notifier_from(conf, lambda: library_conf(conf))
