@@ -99,7 +99,7 @@ def _orders(subjects: list[Subject]) -> Iterator[tuple[str, list[float]]]:
                 for position in ("first", "middle", "last"):
                     times = []
                     for subject in subjects:
-                        query = ListQuery(scope=scope, sort_key=key, sort_dir=direction)  # type: ignore[arg-type]
+                        query = ListQuery(scope=scope, sort_key=key, sort_dir=direction)
                         query.marker = subject.marker(key, direction, position, scope)
                         times.append(subject.time_page(caller, query))
                     yield f"{caller} {scope} {key} {direction} {position}", times

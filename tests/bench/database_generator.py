@@ -1,6 +1,6 @@
 """Fills a registry's database with images of many tenants, in minutes for a million.
 
-    python -m tests.bench.database_generator sqlite:////tmp/big.sqlite 1000000
+    python -m tests.bench.database_generator sqlite:///big.sqlite 1000000
 
 One tenant per hundred images, a few of them large; two properties each; some public, shared,
 killed and deleted ones; names, sizes and formats with ties. The same seed gives the same rows.
