@@ -86,7 +86,7 @@ def serve(
     }
     codes.update(exit_codes or {})
     try:
-        parent = Parent(site)
+        parent = Parent(site, tuple(codes))
     except tuple(codes) as error:
         status = next(codes[cls] for cls in type(error).__mro__ if cls in codes)
         print(f"glance-{program}: {error}", file=sys.stderr)

@@ -118,8 +118,12 @@ def tls_context(cert_file: str, key_file: str, ca_file: str | None) -> ssl.SSLCo
 class Parent:
     """Runs a site until SIGTERM or SIGINT; `build` makes the site, again at every SIGHUP."""
 
-    def __init__(self, build: Callable[[], Site]) -> None:
+    def __init__(
+        self, build: Callable[[], Site], refusals: tuple[type[Exception], ...] = ()
+    ) -> None:
+        """refusals: what build raises of a configuration that cannot work, in words for people."""
         self._build = build
+        self._refusals: tuple[type[Exception], ...] = (CannotListen, *refusals)
         self._site = build()
         self._listener = listen_on(self._site.listen)
         self._children: dict[int, float] = {}
@@ -225,8 +229,11 @@ class Parent:
             listener = self._listener
             if site.listen != self._site.listen:
                 listener = self._rebind(site.listen)
+        except self._refusals as error:
+            LOG.error("the new configuration cannot be used, going on with the old one: %s", error)
+            return
         except (Exception, SystemExit):
-            LOG.exception("the new configuration cannot be used; going on with the old one")
+            LOG.exception("the new configuration cannot be used, going on with the old one")
             return
         if listener is not self._listener:
             self._listener.close()
