@@ -1,6 +1,7 @@
 """The Cinder driver against a real Cinder whose volumes are in a real Ceph."""
 
 import contextlib
+import functools
 import signal
 import threading
 import time
@@ -22,7 +23,9 @@ from glance_store.testing import (
     content_of,
     upload_of,
 )
-from tests.integration.killed_adds import killed_add
+from tests.integration.lifecycle import StoreLifecycle
+from tests.integration.unfinished import killed_add
+from tests.servers.ceph import Ceph
 from tests.servers.cinder import Cinder
 from tests.servers.keystone import Keystone
 
@@ -39,15 +42,15 @@ def cinder():
         yield server
 
 
-def make_store(server, **options):
+def new_store(**options):
     from glance_store.drivers.cinder import CinderStore
 
     defaults = {option.dest: option.default for option in CinderStore.options}
-    ours = {
-        "cinder_endpoint_template": server.endpoint_template,
-        "cinder_state_transition_timeout": 60,
-    }
-    return CinderStore({**defaults, **ours, **options})
+    return CinderStore({**defaults, "cinder_state_transition_timeout": 60, **options})
+
+
+def make_store(server, **options):
+    return new_store(**{"cinder_endpoint_template": server.endpoint_template, **options})
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +137,9 @@ class TestCinder(StoreConformance):
         return everything_on(self.server)
 
     def unfinished_add(self, store, ctx, image_id):
-        return killed_add(store, ctx, image_id, content_of(self.chunk + 3))
+        stored = functools.partial(self.server.ceph.rados_objects, "volumes")
+        content = content_of(self.chunk + 3)
+        return killed_add(new_store, store.conf, ctx, image_id, content, stored)
 
     @contextlib.contextmanager
     def broken(self, store):
@@ -327,3 +332,42 @@ class TestWithKeystone:
             store.size(RequestContext(), f"cinder://{uuid.uuid4()}")
         assert canary not in caught.value.message
         assert canary not in caplog.text
+
+
+class TestLifecycle(StoreLifecycle):
+    """The bytes are in Ceph, so that is what dies in the middle."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls):
+        Cinder.require()
+        Keystone.require()
+        # What is in memory would not survive being killed.
+        with Ceph(store="bluestore") as ceph, Keystone() as keystone:
+            with Cinder(ceph, keystone) as server:
+                yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, server):
+        return server.ceph
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls, server):
+        user = server.keystone.service
+        return {
+            "stores": "cinder,http",
+            "default_store": "cinder",
+            "cinder_store_auth_address": server.keystone.url,
+            "cinder_store_user_name": user.name,
+            "cinder_store_password": user.password,
+            "cinder_store_project_name": user.project,
+            "cinder_store_operation_timeout": 5,
+            "cinder_state_transition_timeout": 20,
+        }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stored(cls, server):
+        return lambda: everything_on(server)

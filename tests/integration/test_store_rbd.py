@@ -19,7 +19,8 @@ from glance_store.testing import (
     content_of,
     upload_of,
 )
-from tests.integration.killed_adds import killed_add
+from tests.integration.lifecycle import StoreLifecycle
+from tests.integration.unfinished import killed_add
 from tests.servers.ceph import Ceph
 
 MIB = 1024 * 1024
@@ -102,7 +103,9 @@ class TestRBD(StoreConformance):
         return frozenset(self.ceph.rados_objects()) - LISTS
 
     def unfinished_add(self, store, ctx, image_id):
-        return killed_add(store, ctx, image_id, content_of(2 * MIB + 3))
+        options = {"conf": self.ceph.conf}
+        stored = self.ceph.rados_objects
+        return killed_add(make_store, options, ctx, image_id, content_of(2 * MIB + 3), stored)
 
     @contextlib.contextmanager
     def broken(self, store):
@@ -355,3 +358,28 @@ class TestReadOnly:
         ]
         assert keys
         assert not any(key in caplog.text for key in keys)
+
+
+class TestLifecycle(StoreLifecycle):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls):
+        Ceph.require()
+        # What is in memory would not survive being killed.
+        with Ceph(store="bluestore") as server:
+            yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls, backend):
+        return {
+            "stores": "rbd,http",
+            "default_store": "rbd",
+            "rbd_store_ceph_conf": backend.conf,
+            "rbd_store_operation_timeout": 5,
+        }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stored(cls, backend):
+        return lambda: set(backend.rados_objects()) - LISTS

@@ -1,6 +1,8 @@
 """The Sheepdog driver: a real cluster where Sheepdog is installed, else the stand-in `dog`."""
 
 import contextlib
+import os
+import signal
 import sys
 import uuid
 from pathlib import Path
@@ -13,6 +15,7 @@ from common.upload import Upload
 from glance_store import BackendUnavailable
 from glance_store.drivers.sheepdog import SheepdogStore
 from glance_store.testing import StoreConformance, WatchedSource, content_of, upload_of
+from tests.integration.lifecycle import StoreLifecycle
 from tests.servers.sheepdog import Sheepdog
 
 MIB = 1024 * 1024
@@ -26,16 +29,19 @@ def sheepdog():
         yield server
 
 
-def make_store(server, **options):
-    defaults = {option.dest: option.default for option in SheepdogStore.options}
-    ours = {
+def options_for(server):
+    return {
         "sheepdog_store_address": server.address,
         "sheepdog_store_port": server.port,
         "sheepdog_store_chunk_size": 1,
         # The stand-in is a Python program, and a wrapper around Python would double its time.
         "sheepdog_store_program_path": f"{server.bin}:{Path(sys.executable).parent}:/usr/bin:/bin",
     }
-    return SheepdogStore({**defaults, **ours, **options})
+
+
+def make_store(server, **options):
+    defaults = {option.dest: option.default for option in SheepdogStore.options}
+    return SheepdogStore({**defaults, **options_for(server), **options})
 
 
 @pytest.fixture
@@ -117,3 +123,40 @@ def test_a_cluster_that_goes_away_during_an_upload_is_an_unavailable_backend(aft
                 str(uuid.uuid4()),
                 Upload(WatchedSource(content, fail_half_way), size=len(content)),
             )
+
+
+class Noticed(Sheepdog):
+    """The stand-in reads and writes files, so it does not notice by itself that the cluster is
+    gone; the real program loses its connection."""
+
+    def kill(self):
+        super().kill()
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if str(self.dog) in entry.read_text().split("\0"):
+                    os.kill(int(entry.parent.name), signal.SIGKILL)
+
+
+class TestLifecycle(StoreLifecycle):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls):
+        Sheepdog.require()
+        with Noticed() as server:
+            yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def options(cls, backend):
+        return {
+            "stores": "sheepdog,http",
+            "default_store": "sheepdog",
+            **options_for(backend),
+            "sheepdog_store_chunk_size": 8,
+            "sheepdog_store_timeout": 20,
+        }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stored(cls, backend):
+        return backend.vdis
