@@ -343,9 +343,12 @@ class TestLifecycle(StoreLifecycle):
         Cinder.require()
         Keystone.require()
         # What is in memory would not survive being killed.
-        with Ceph(store="bluestore") as ceph, Keystone() as keystone:
-            with Cinder(ceph, keystone) as server:
-                yield server
+        with (
+            Ceph(store="bluestore") as ceph,
+            Keystone() as keystone,
+            Cinder(ceph, keystone) as server,
+        ):
+            yield server
 
     @pytest.fixture(scope="class")
     @classmethod
