@@ -9,7 +9,6 @@ librados and librbd block natively: every call of theirs goes through `offload`.
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import threading
@@ -82,7 +81,7 @@ class Pool:
         try:
             yield
         except (self._cluster.rados.Error, self._cluster.rbd.Error) as error:
-            raise self._cluster.meaning_of(error, self._connection, self.name) from error
+            raise self._cluster.meaning_of(error, self._connection) from error
 
 
 class Cluster:
@@ -116,23 +115,20 @@ class Cluster:
         try:
             try:
                 ioctx = offload(connection.rados.open_ioctx, name)
+                # Otherwise a write to a pool that is full waits until there is room.
+                ioctx.set_osdmap_full_try()
                 try:
                     yield Pool(self, connection, name, ioctx)
                 finally:
                     offload(ioctx.close)
             except (self.rados.Error, self.rbd.Error) as error:
-                raise self.meaning_of(error, connection, name) from error
+                raise self.meaning_of(error, connection) from error
         finally:
             self._release(connection)
 
-    def meaning_of(
-        self, error: Exception, connection: _Connection, pool: str
-    ) -> errors.GlanceError:
+    def meaning_of(self, error: Exception, connection: _Connection) -> errors.GlanceError:
         """The domain's error for one of the libraries'; a failed connection is replaced."""
-        number = getattr(error, "errno", None)
-        if number == errno.ETIMEDOUT and offload(self._is_full, connection, pool):
-            return StorageFull()
-        meaning = _MEANING.get(number or 0, BackendUnavailable)
+        meaning = _MEANING.get(getattr(error, "errno", None) or 0, BackendUnavailable)
         if issubclass(meaning, errors.ServiceUnavailable):
             LOG.error("Ceph failed: %s", error)
             self._replace(connection)
@@ -195,12 +191,3 @@ class Cluster:
         except BaseException:
             client.shutdown()
             raise
-
-    def _is_full(self, connection: _Connection, pool: str) -> bool:
-        """Ceph lets writes to a full pool wait for room, so they end as a timeout."""
-        command = json.dumps({"prefix": "osd pool ls", "detail": "detail", "format": "json"})
-        with contextlib.suppress(self.rados.Error, ValueError):
-            status, output, _ = connection.rados.mon_command(command, b"")
-            pools = json.loads(output) if status == 0 else ()
-            return any(p["pool_name"] == pool and "full" in p["flags_names"] for p in pools)
-        return False

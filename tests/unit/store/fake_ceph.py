@@ -6,7 +6,6 @@ The driver's whole contract runs against it too, as it does against the real one
 
 import contextlib
 import errno
-import json
 import threading
 from datetime import datetime
 from types import SimpleNamespace
@@ -66,7 +65,7 @@ class FakeCeph:
         self.connections = 0
         self.connecting = lambda: None
         self.down = False
-        self.full = False
+        self.full_tries = []
         self.settings = {"rados_osd_op_timeout": "0", "rados_mon_op_timeout": "0.000000"}
         self.lock = threading.Lock()
         self._failures = {}
@@ -130,12 +129,11 @@ class FakeRados:
     def open_ioctx(self, pool):
         if pool not in self.ceph.pools:
             raise RADOS_ERRORS["ObjectNotFound"](f"error opening pool {pool}")
-        return SimpleNamespace(pool=pool, close=lambda: None)
-
-    def mon_command(self, command, inbuf):
-        assert json.loads(command)["prefix"] == "osd pool ls"
-        flags = "hashpspool,full,full_quota" if self.ceph.full else "hashpspool"
-        return 0, json.dumps([{"pool_name": "images", "flags_names": flags}]).encode(), ""
+        return SimpleNamespace(
+            pool=pool,
+            close=lambda: None,
+            set_osdmap_full_try=lambda: self.ceph.full_tries.append(pool),
+        )
 
 
 class FakeRBD:

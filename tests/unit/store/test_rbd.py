@@ -256,11 +256,9 @@ def test_errors_of_the_libraries_get_the_domains_meaning(ceph, store, image_id, 
     assert not ceph.images
 
 
-def test_a_timeout_in_a_full_pool_says_that_it_is_full(ceph, store, image_id):
-    ceph.full = True
-    ceph.fail(2, RBD_ERRORS["Timeout"]("operation timed out"))
-    with pytest.raises(StorageFull):
-        store.add(CTX, image_id, upload_of(b"content"))
+def test_writes_to_a_full_pool_are_to_fail_rather_than_wait(ceph, store, image_id):
+    store.add(CTX, image_id, upload_of(b"content"))
+    assert ceph.full_tries == ["images"]
 
 
 class Gate:
