@@ -1,9 +1,10 @@
-"""Which answers are worth a line."""
+"""Which answers are worth a line, and what is said of those that were cut."""
 
 import logging
 
 import pytest
 
+from common import errors
 from common.wsgi import access_log
 
 
@@ -23,3 +24,26 @@ def test_the_janitors_polls_are_told_to_debuggers_only(
     access_log.answered("127.0.0.1", request_line, status, 136, 0.001)
     line = f'127.0.0.1 "{request_line}" status: {status} len: 136 time: 0.001000'
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [(level, line)]
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "traceback"),
+    [
+        (ConnectionResetError(), "INFO", False),
+        (TimeoutError(), "INFO", False),
+        (errors.ClientDisconnected(), "INFO", False),
+        (errors.ServiceUnavailable("The stored bytes ended."), "ERROR", False),
+        (ValueError(), "ERROR", True),
+    ],
+)
+def test_only_a_fault_of_ours_is_told_with_its_traceback(
+    error: Exception, level: str, traceback: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    try:
+        raise error
+    except Exception:
+        access_log.cut(error)
+    assert [(each.levelname, bool(each.exc_info)) for each in caplog.records] == [
+        (level, traceback)
+    ]
