@@ -1,4 +1,4 @@
-"""Strict HTTP/1.1 framing of requests (RFC 9112), without any socket.
+"""Strict HTTP/1.1 framing of requests and answers (RFC 9112), without any socket.
 
 Two parties that read one request differently let a second request hide in the first
 (CVE-2025-58068). So whatever is ambiguous is refused: repeated or signed lengths, a length
@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from common import errors
 
 _REQUEST_LINE: Final = re.compile(r"([^\x00-\x20\x7f]+) ([^\x00-\x20\x7f]+) ([^\x00-\x20\x7f]+)")
+_STATUS_LINE: Final = re.compile(r"HTTP/1\.[01] ([1-9][0-9][0-9])(?: |\Z)")
 _FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)\r\n")
 _FIELDS: Final = re.compile(f"(?:{_FIELD.pattern})*")
 _DECIMAL: Final = re.compile(r"[0-9]{1,19}\Z")
@@ -63,6 +64,16 @@ class RequestHead:
     expects_continue: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """An answer's status, and where its body ends: None where the connection does."""
+
+    status: int
+    length: int | None
+    chunked: bool
+    keeps_alive: bool
+
+
 def read_head(
     reader: PeekingReader, max_line: int, before_waiting: Callable[[], object] = lambda: None
 ) -> RequestHead:
@@ -71,6 +82,18 @@ def read_head(
     before_waiting is called whenever more of it must come. Raises BadFraming as soon as what
     is there cannot become a request.
     """
+    return _parse_request(_take_lines(reader, max_line, before_waiting), max_line)
+
+
+def read_answer_head(reader: PeekingReader, max_line: int) -> AnswerHead:
+    """Take the head of an answer, interim ones left out. Raises BadFraming."""
+    while (head := _parse_answer(_take_lines(reader, max_line, lambda: None))).status < 200:
+        pass
+    return head
+
+
+def _take_lines(reader: PeekingReader, max_line: int, before_waiting: Callable[[], object]) -> str:
+    """All lines up to the empty one."""
     head = bytearray()
     while ahead := reader.peek(1):
         known = len(head)
@@ -78,7 +101,7 @@ def read_head(
         end = head.find(b"\r\n\r\n", max(known - 3, 0))
         if end >= 0:
             reader.read(end + 4 - known)
-            return parse_head(head[: end + 2].decode("latin-1"), max_line)
+            return head[: end + 2].decode("latin-1")
         reader.read(len(ahead))
         _check_beginning(head, known, max_line)
         before_waiting()
@@ -100,8 +123,7 @@ def _check_beginning(head: bytearray, known: int, max_line: int) -> None:
         raise BadFraming("A request header line, or all of them together, is too long.")
 
 
-def parse_head(text: str, max_line: int) -> RequestHead:
-    """The lines of a request without the empty one. Raises BadFraming."""
+def _parse_request(text: str, max_line: int) -> RequestHead:
     line, _, rest = text.partition("\r\n")
     if len(line) >= _MAX_REQUEST_LINE:
         raise RequestLineTooLong()
@@ -115,15 +137,12 @@ def parse_head(text: str, max_line: int) -> RequestHead:
     method, target, version = words.groups()
     if version not in _VERSIONS:
         raise BadFraming("The protocol version is not supported.")
-    # Only the pattern of all fields notices what stands between two of them.
-    if _FIELDS.fullmatch(rest) is None:
-        raise BadFraming()
-    fields = tuple((name, value.rstrip(" \t")) for name, value in _FIELD.findall(rest))
+    fields = _fields(rest)
     controls = _controls(fields)
     if version == "HTTP/1.0" and "transfer-encoding" in controls:
         # A peer of that version takes the chunks for what they are in (RFC 9112, 6.1).
         raise BadFraming("HTTP/1.0 has no transfer codings.")
-    asked = controls.get("connection", "").lower().replace(" ", "").split(",")
+    asked = _asked(controls)
     asks_keep_alive = "keep-alive" in asked
     return RequestHead(
         line=line,
@@ -137,6 +156,32 @@ def parse_head(text: str, max_line: int) -> RequestHead:
         asks_keep_alive=asks_keep_alive,
         expects_continue=controls.get("expect", "").lower() == "100-continue",
     )
+
+
+def _parse_answer(text: str) -> AnswerHead:
+    line, _, rest = text.partition("\r\n")
+    status = _STATUS_LINE.match(line)
+    if status is None:
+        raise BadFraming("The status line is malformed.")
+    controls = _controls(_fields(rest))
+    length = controls.get("content-length")
+    return AnswerHead(
+        status=int(status[1]),
+        length=None if length is None else int(length),
+        chunked="transfer-encoding" in controls,
+        keeps_alive=line.startswith("HTTP/1.1") and "close" not in _asked(controls),
+    )
+
+
+def _fields(text: str) -> tuple[tuple[str, str], ...]:
+    # Only the pattern of all fields notices what stands between two of them.
+    if _FIELDS.fullmatch(text) is None:
+        raise BadFraming()
+    return tuple((name, value.rstrip(" \t")) for name, value in _FIELD.findall(text))
+
+
+def _asked(controls: dict[str, str]) -> list[str]:
+    return controls.get("connection", "").lower().replace(" ", "").split(",")
 
 
 def _controls(fields: tuple[tuple[str, str], ...]) -> dict[str, str]:
