@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -143,11 +143,18 @@ class LeaseKeeper:
         self._held.pop(lease.token, None)
 
     def watch(self, lease: Lease, upload: Upload) -> None:
-        """Abort upload when its image is deleted or its lease is lost."""
+        """Abort upload when its image is deleted or its lease, which has begun, is lost."""
         held = self._held[lease.token]
         held.upload = upload
         if held.quota:
             upload.progress = lambda total: self._reserve(held, total)
+
+    def unwatch(self, lease: Lease) -> None:
+        """Its bytes are in, and what is done next ends the lease: an upload that is as good as
+        complete is no longer aborted. Whether the image still exists shows when it is activated.
+        """
+        if lease.token in self._held:
+            self._held[lease.token].upload = None
 
     def end(self, lease: Lease, status: str | None = None, from_state: str | None = None) -> None:
         """End a lease, setting the image's status if it is still from_state.
@@ -176,36 +183,39 @@ class LeaseKeeper:
                 raise _loss(state.deleted if state else False)
         raise errors.StorageQuotaFull()
 
+    def renew(self) -> None:
+        """Renew every lease once, and abort the uploads whose lease or image is gone."""
+        held = dict(self._held)
+        # One that is only being begun need not be known to the registry yet.
+        watched = [item for item in held.values() if item.upload is not None]
+        try:
+            states = self.registry.renew(NOBODY, dict.fromkeys(held), self.seconds)
+        except errors.GlanceError as error:
+            LOG.warning("leases could not be renewed: %s", error)
+            self._abort_expired(watched)
+            return
+        now = time.monotonic()
+        for token, state in states.items():
+            if state.state == "held" and token in held:
+                held[token].valid_until = now + self.seconds
+        for item in watched:
+            found = states.get(item.lease.token)
+            if found is None or found.deleted or found.state == "lost":
+                self._abort(item, _loss(found.deleted if found else False))
+
     def _renew_forever(self) -> None:
         while True:
             time.sleep(_RENEW_SECONDS)
             if self._held:
                 try:
-                    self._renew(dict(self._held))
+                    self.renew()
                 except Exception:
                     LOG.exception("renewing leases failed")
 
-    def _renew(self, held: dict[str, _Held]) -> None:
-        try:
-            states = self.registry.renew(NOBODY, dict.fromkeys(held), self.seconds)
-        except errors.GlanceError as error:
-            LOG.warning("leases could not be renewed: %s", error)
-            self._abort_expired(held)
-            return
-        now = time.monotonic()
-        for token, item in held.items():
-            state = states.get(token)
-            if state is not None and state.deleted:
-                self._abort(item, errors.ImageDeleted())
-            elif state is None or state.state == "lost":
-                self._abort(item, LeaseLost())
-            else:
-                item.valid_until = now + self.seconds
-
-    def _abort_expired(self, held: dict[str, _Held]) -> None:
+    def _abort_expired(self, watched: Sequence[_Held]) -> None:
         # Past this moment another worker may have claimed the lease and removed the bytes.
         now = time.monotonic()
-        for item in held.values():
+        for item in watched:
             if item.valid_until < now:
                 self._abort(item, LeaseLost())
 

@@ -88,6 +88,7 @@ class Transfer:
         except Exception as error:
             self._give_up(ctx, lease, error)
             raise
+        self.leases.unwatch(lease)
         change = self._activation(upload, Location(url, metadata), lease)
         return self._activate(ctx, image, lease, change, url)
 

@@ -170,6 +170,7 @@ class RequestBody(io.RawIOBase):
         self._connection = connection
         # The client waits for a 100 before it sends anything.
         self.is_awaited = head.expects_continue
+        self._is_interrupted = False
         rate = connection.min_transfer_rate
         source = RatedReader(connection.rfile, rate) if rate else connection.rfile
         self._reader: ChunkedReader | LengthReader = (
@@ -178,8 +179,8 @@ class RequestBody(io.RawIOBase):
 
     @property
     def unread(self) -> bool:
-        """Whether part of the request's body has not been read yet."""
-        return not self._reader.ended
+        """Whether part of the request's body has not been read yet, or never can be."""
+        return self._is_interrupted or not self._reader.ended
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.is_awaited and self.unread:
@@ -187,8 +188,12 @@ class RequestBody(io.RawIOBase):
             self._connection.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         return self._reader.read(size if size is not None and size >= 0 else 1 << 62)
 
-    def get_socket(self) -> socket.socket:
-        return self._connection.sock
+    def interrupt(self) -> None:
+        """Wake a read that waits for the client, from another thread. What the client sends is
+        lost from now on, so the answer to this request is the connection's last one."""
+        self._is_interrupted = True
+        with contextlib.suppress(OSError):  # already gone, and the read with it
+            self._connection.sock.shutdown(socket.SHUT_RD)
 
 
 @lru_cache(maxsize=1024)

@@ -1,6 +1,5 @@
 """A request's body as the source of an upload."""
 
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,11 +28,7 @@ class BodySource:
 
     def abort(self) -> None:
         """Wakes a read that waits for the client; the answer can still be written."""
-        connection = self._input.get_socket()
-        try:
-            connection.shutdown(socket.SHUT_RD)
-        except OSError:
-            return  # already gone, and the read with it
+        self._input.interrupt()
 
 
 def body_source(environ: Mapping[str, Any]) -> BodySource:
