@@ -74,7 +74,8 @@ class _Command:
         while left:
             number = self._ready(self._process.stdin, selectors.EVENT_WRITE)
             try:
-                left = left[os.write(number, left) :]
+                # The event loop's os.write takes a pipe that nobody reads for one that is full.
+                left = left[os.writev(number, [left]) :]
             except BrokenPipeError:
                 # It has ended early, and its last words say why.
                 self.finish()
