@@ -10,6 +10,8 @@ import logging
 import select
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +23,11 @@ from common.wsgi.framing import BadFraming, read_answer_head
 LOG = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT: Final = 5.0
+
+# So many connections are held ready however long nobody needs them; others for these seconds.
+_READY: Final = 8
+_SURPLUS_SECONDS: Final = 2.0
+
 _MAX_LINE: Final = 64 * 1024
 _EVERYTHING: Final = 1 << 62
 _BODYLESS: Final = (204, 304)
@@ -46,14 +53,15 @@ class Answer:
 class ConnectionPool:
     """Lends each request a connection of its own and keeps it afterwards.
 
-    The most recently used is lent first, so that a burst's surplus falls idle and is closed by
-    the other side.
+    The most recently used is lent first, so that a burst's surplus falls idle; it is closed
+    after a few seconds.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._idle: list[_Connection] = []
         self._failure = ""
+        self._is_sweeping = False
 
     def request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
@@ -94,8 +102,28 @@ class ConnectionPool:
             connection.close()
             raise
         if connection.is_open:
-            self._idle.append(connection)
+            self._keep(connection)
         return answer
+
+    def _keep(self, connection: "_Connection") -> None:
+        connection.idle_since = time.monotonic()
+        self._idle.append(connection)
+        if len(self._idle) > _READY and not self._is_sweeping:
+            self._is_sweeping = True
+            threading.Thread(target=self._sweep, daemon=True).start()
+
+    def _sweep(self) -> None:
+        """Close what nobody has used for a while, the oldest first, but for a few."""
+        while len(self._idle) > _READY:
+            time.sleep(_SURPLUS_SECONDS)
+            limit = time.monotonic() - _SURPLUS_SECONDS
+            for connection in self._idle[:-_READY]:
+                if connection.idle_since > limit:
+                    break
+                with contextlib.suppress(ValueError):  # lent to somebody meanwhile
+                    self._idle.remove(connection)
+                    connection.close()
+        self._is_sweeping = False
 
     def _take(self) -> "_Connection":
         while self._idle:
@@ -119,6 +147,7 @@ class _Connection:
         self._file = sock.makefile("rb")
         self._host = f"[{end.host}]:{end.port}" if ":" in end.host else f"{end.host}:{end.port}"
         self.is_open = True
+        self.idle_since = 0.0
 
     def exchange(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]

@@ -2,11 +2,13 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from common import errors
+from glance_api import registry_connection
 from glance_api.registry_connection import Answer, ConnectionPool, Endpoint
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -93,6 +95,40 @@ def test_a_connection_that_ended_while_idle_is_noticed_before_a_write(scripted: 
     while scripted.pool._idle[0].is_usable():
         pass
     assert scripted.pool.request("PUT", "/images/x", b"{}", {}) == Answer(200, b"ok")
+
+
+def test_what_a_burst_leaves_over_is_closed_but_for_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I-5: descriptors go back to what they were."""
+    monkeypatch.setattr(registry_connection, "_READY", 2)
+    monkeypatch.setattr(registry_connection, "_SURPLUS_SECONDS", 0.05)
+    together = threading.Barrier(6)
+    open_now: set[int] = set()
+
+    def answer(connection: socket.socket) -> None:
+        with connection:
+            open_now.add(connection.fileno())
+            number = connection.fileno()
+            while connection.recv(65536):
+                together.wait(10)
+                connection.sendall(OK)
+            open_now.discard(number)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pool = ConnectionPool(Endpoint("127.0.0.1", listener.getsockname()[1], 10))
+        callers = [
+            threading.Thread(target=pool.request, args=("GET", "/", None, {})) for _ in range(6)
+        ]
+        for caller in callers:
+            caller.start()
+        for _ in callers:
+            threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+        for caller in callers:
+            caller.join(10)
+        assert len(open_now) == 6
+        deadline = time.monotonic() + 10
+        while len(open_now) > 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
