@@ -1,6 +1,7 @@
 """The scrubber over the real registry's routes and a store in memory."""
 
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import webob
 from common import errors
 from common.context import RequestContext
 from common.image import ACTIVE, PENDING_DELETE, Change, Image, Location
+from common.lease import DELETE, Lease
 from common.query import ListQuery
 from common.wsgi.resource import CONTEXT
 from glance_api.location_cipher import LocationCipher
@@ -89,8 +91,9 @@ def pending(client: RegistryClient, number: int) -> str:
     image_id = f"{number:08x}-0000-4000-8000-000000000000"
     image = Image(id=image_id, status=ACTIVE, size=1, locations=[Location(f"memory://{image_id}")])
     client.add(ADMIN, image, None, 0)
-    client.save(ADMIN, image_id, Change({"status": PENDING_DELETE}, from_state=ACTIVE))
-    client.remove(ADMIN, image_id)
+    lease = Lease(uuid.uuid4().hex, image_id, DELETE, "memory", "a worker")
+    client.save(ADMIN, image_id, Change({"status": PENDING_DELETE}, from_state=ACTIVE, lease=lease))
+    client.end_lease(ADMIN, lease.token)
     return image_id
 
 
