@@ -89,7 +89,7 @@ def meta(**fields: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    require("curl", [] if shutil.which("curl") else ["program curl"], "")
+    require("curl", [] if shutil.which("curl") else ["program curl"], "curl")
     home = tmp_path_factory.mktemp("curl")
     with running_service(home, api={"image_size_cap": CAP}) as running:
         yield running

