@@ -204,10 +204,9 @@ def _parse_scope(text: str) -> Scope:
 def parse_timestamp(name: str, text: str) -> datetime:
     """ISO 8601 text as naive UTC. Raises Invalid naming the field; years before 1900 too."""
     try:
-        moment = timeutils.parse_isotime(text)
-    except ValueError:
+        normal: datetime = timeutils.normalize_time(timeutils.parse_isotime(text))
+    except (ValueError, OverflowError):
         raise errors.Invalid(f"Invalid value for {name}: must be an ISO 8601 time") from None
-    normal: datetime = timeutils.normalize_time(moment)
     if normal.year < 1900:
         raise errors.Invalid(f"Invalid value for {name}: the year must not be before 1900")
     return normal
