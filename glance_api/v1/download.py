@@ -14,7 +14,7 @@ from common import errors
 from common.image import ACTIVE, DEACTIVATED, Image
 from common.wsgi.resource import Request
 from glance_api.layers.base import Act, ImageRepo, Plan
-from glance_api.v1.headers import add_image_headers
+from glance_api.v1.headers import add_image_headers, etag
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})\Z")
 
@@ -76,7 +76,7 @@ def _permit(request: Request, repo: ImageRepo, image: Image) -> None:
 def _not_modified(image: Image) -> webob.Response:
     response = webob.Response(status=304)
     del response.content_type
-    response.headers["ETag"] = str(image.checksum)
+    response.headerlist.append(etag(str(image.checksum)))
     return response
 
 

@@ -16,7 +16,7 @@ from glance_api.formats import Formats
 from glance_api.layers.base import Act, ImageRepo, Plan, Source
 from glance_api.v1 import validation
 from glance_api.v1.download import DownloadSettings, download_response
-from glance_api.v1.headers import Meta, add_image_headers, read_meta
+from glance_api.v1.headers import Meta, add_image_headers, etag, read_meta
 from glance_api.v1.request_body import body_source, has_body
 
 
@@ -133,5 +133,5 @@ def _complete_declarations(source: Source, image: Image, change: Change) -> None
 
 def _with_etag(response: webob.Response, image: Image) -> webob.Response:
     if image.checksum is not None:
-        response.headers["ETag"] = image.checksum
+        response.headerlist.append(etag(image.checksum))
     return response
