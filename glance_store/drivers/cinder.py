@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from oslo_config import cfg
 
 from common import errors
-from common.body import Body
+from common.body import Body, empty
 from common.concurrency import Behind, offload
 from common.context import RequestContext
 from common.upload import Upload
@@ -170,6 +170,8 @@ class CinderStore(Store):
         volume = volumes.get(volume_id_of(url))
         available = max(image_size(volume) - offset, 0)
         wanted = available if length is None else min(length, available)
+        if not wanted:
+            return empty()
         with contextlib.ExitStack() as held:
             device = held.enter_context(self._shared(volumes, volume))
             return ReadAheadBody(device.read, offset, wanted, device_errors, held.pop_all())

@@ -43,6 +43,9 @@ class ReadAheadBody(Body):
                 chunk = self._ahead[0].wait()
             self._ahead.popleft()
             self._read_ahead()
+            if not self._ahead:
+                # Whoever has the last byte may delete the image at once.
+                self._held.close()
             yield chunk
 
     def release(self) -> None:

@@ -177,6 +177,14 @@ class TestReaders:
         second.close()
         assert_nothing_is_left(cinder, cinder.volumes)
 
+    def test_have_let_go_when_they_hand_out_the_last_piece(self, cinder, store):
+        """Or a delete that follows a download would find the volume in use."""
+        url = add(store)
+        body = store.get(CTX, url)
+        assert next(iter(body)) == b"some text"
+        store.delete(CTX, url)
+        body.close()
+
     def test_wait_for_a_volume_that_is_in_use(self, cinder, store, monkeypatch):
         url = add(store)
         [volume] = cinder.volumes.values()
