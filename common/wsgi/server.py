@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import eventlet
 from eventlet import greenio, patcher
+from eventlet.green import socket as green_socket
 from eventlet.hubs import trampoline
 
 from common import concurrency
-from common.native import NativeThreads
+from common.native import THREADS, NativeThreads
 from common.wsgi.connection import Connection
 from common.wsgi.connection import ServerSettings as ServerSettings
 from common.wsgi.faults import Application
@@ -29,14 +30,31 @@ LOG = logging.getLogger(__name__)
 # on its way.
 _DRAIN_IDLE_SECONDS: Final = 1.0
 
+_RESOLVER_THREADS: Final = 8
 
-def native_threads() -> NativeThreads:
+
+def native_threads(limit: int = THREADS) -> NativeThreads:
     """Blocking work in native threads, while other requests go on."""
     return NativeThreads(
         patcher.original("threading"),
         patcher.original("queue"),
         lambda descriptor: trampoline(descriptor, read=True),
+        limit,
     )
+
+
+def _look_names_up_in_threads() -> None:
+    """The system's resolver blocks, for as long as a name server takes. Its threads are its own:
+    names that callers choose must not keep disks waiting.
+    """
+    threads = native_threads(_RESOLVER_THREADS)
+    look_up = patcher.original("socket").getaddrinfo
+
+    def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
+        return threads.offload(look_up, *args, **kwargs)
+
+    for module in (socket, green_socket):
+        vars(module)["getaddrinfo"] = getaddrinfo
 
 
 class Worker:
@@ -152,6 +170,7 @@ def run_worker(
     """
     eventlet.hubs.use_hub()
     concurrency.install(native_threads())
+    _look_names_up_in_threads()
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,7 +1,10 @@
 """glance-registry: serves image metadata to glance-api."""
 
+import os
 import warnings
 
+# Names are looked up as everywhere else on this host, by the system (common/wsgi/server.py).
+os.environ["EVENTLET_NO_GREENDNS"] = "yes"
 warnings.filterwarnings("ignore", message="(?s).*Eventlet is deprecated.*")
 
 import eventlet

@@ -37,13 +37,22 @@ print("green")
 """
 
 
-@pytest.mark.parametrize("module", ["glance_api.cmd.api", "glance_registry.cmd.registry"])
+DAEMONS = pytest.mark.parametrize("module", ["glance_api.cmd.api", "glance_registry.cmd.registry"])
+
+
+@DAEMONS
 def test_everything_is_cooperative_before_the_first_import(module: str) -> None:
-    looked = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _LOOK, module],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    looked = run(_LOOK, module)
     assert looked.stdout == "green\n", looked.stderr
+
+
+@DAEMONS
+def test_names_are_looked_up_by_the_system(module: str) -> None:
+    """The event loop's own resolver knows nothing of this host's name services."""
+    looked = run(f"import sys, {module}; print('eventlet.support.greendns' in sys.modules)")
+    assert looked.stdout == "False\n", looked.stderr
+
+
+def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-W", "ignore", "-c", program, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
