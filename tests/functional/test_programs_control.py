@@ -1,4 +1,4 @@
-"""glance-control with the real daemons."""
+"""glance-control with the real daemons (REL-098)."""
 
 import os
 import signal

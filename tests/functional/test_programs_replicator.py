@@ -1,4 +1,4 @@
-"""glance-replicator between two services."""
+"""glance-replicator between two services (REL-098)."""
 
 import http.server
 import json

@@ -1,4 +1,4 @@
-"""glance-scrubber beside both daemons: what it removes, what it leaves, what it reports."""
+"""glance-scrubber beside both daemons: what it removes, leaves and reports (REL-098)."""
 
 import signal
 import subprocess
