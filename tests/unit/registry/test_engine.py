@@ -14,6 +14,7 @@ from common import errors
 from glance_registry.db import engine as engine_module
 from glance_registry.db import failures, models
 from glance_registry.db.engine import Database, DatabaseSettings
+from tests.clock import Clock
 from tests.registry import Registry, sqlite_database
 
 WRITES = ("INSERT", "UPDATE", "DELETE")
@@ -27,9 +28,11 @@ def database(tmp_path: Path) -> Database:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Delays are taken down instead of waited for."""
-    delays: list[float] = []
-    monkeypatch.setattr(engine_module.time, "sleep", delays.append)
-    return delays
+    clock = Clock()
+    # Each attempt is as quick as it can be: only their number ends them.
+    monkeypatch.setattr(clock, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(engine_module, "time", clock)
+    return clock.slept
 
 
 def mysql_error(number: int, *, disconnect: bool = False) -> sa.exc.DBAPIError:
@@ -105,9 +108,9 @@ def test_a_deadlock_that_stays_ends_in_503(database: Database, no_waiting: list[
 def test_nothing_is_tried_for_longer_than_a_caller_waits(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr(engine_module.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(engine_module.time, "sleep", lambda _: now.__setitem__(0, now[0] + 6))
+    clock = Clock()
+    monkeypatch.setattr(clock, "sleep", lambda _: Clock.sleep(clock, 6))
+    monkeypatch.setattr(engine_module, "time", clock)
     failing = Failing(database, mysql_error(1213), at=1, times=1000)
     assert Registry.over(database).call("POST", "/images", {"image": {}}).status_int == 503
     assert 1000 - failing.times <= 5
@@ -232,7 +235,7 @@ def test_a_locked_sqlite_is_waited_for(
     database = sqlite_database(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr(engine_module.time, "sleep", lambda _: other.execute("ROLLBACK"))
+    monkeypatch.setattr(engine_module, "time", Clock(lambda _: other.execute("ROLLBACK")))
     Registry.over(database).create()
     other.close()
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 import uuid
 
 import pytest
@@ -15,10 +16,12 @@ from common.context import RequestContext
 from common.upload import Upload
 from glance_store import BackendUnavailable, BadLocation, BadStoreConfiguration, StorageFull
 from glance_store.drivers import cinder as driver
+from glance_store.drivers import cinder_api
 from glance_store.drivers.cinder import CinderStore
 from glance_store.drivers.cinder_access import Access
 from glance_store.drivers.cinder_api import ATTACHMENTS_WITH_MODE, Volumes
 from glance_store.testing import FailingSource, StoreConformance, content_of, outcomes, upload_of
+from tests.clock import Clock
 from tests.unit.store.fake_cinder import GIB, FakeCinder
 
 CTX = RequestContext(user="user", tenant="tenant", token="token")
@@ -33,7 +36,9 @@ def conf(**options):
 def cinder(tmp_path, monkeypatch):
     fake = FakeCinder(tmp_path)
     # Nothing here takes time, so nothing waits for it.
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    clock = Clock()
+    monkeypatch.setattr(clock, "monotonic", time.monotonic)
+    monkeypatch.setattr(cinder_api, "time", clock)
     monkeypatch.setattr(
         Access, "volumes", lambda access, ctx: Volumes(fake.client, ATTACHMENTS_WITH_MODE, 0.5)
     )
@@ -189,27 +194,25 @@ class TestReaders:
         url = add(store)
         [volume] = cinder.volumes.values()
         volume.status = "in-use"
-        looks = []
 
-        def sleep(seconds):
-            looks.append(seconds)
-            if len(looks) == 3:
+        def look(_):
+            if len(clock.slept) == 3:
                 volume.status = "available"
 
-        monkeypatch.setattr("time.sleep", sleep)
+        clock = Clock(look)
+        monkeypatch.setattr(cinder_api, "time", clock)
         assert read(store, url) == b"some text"
-        assert looks == sorted(looks)
+        assert clock.slept == sorted(clock.slept)
 
     def test_do_not_wait_without_end(self, cinder, store, monkeypatch):
         url = add(store)
         [volume] = cinder.volumes.values()
         volume.status = "in-use"
-        now = [0.0]
-        monkeypatch.setattr("time.monotonic", lambda: now[0])
-        monkeypatch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+        clock = Clock()
+        monkeypatch.setattr(cinder_api, "time", clock)
         with pytest.raises(BackendUnavailable):
             store.get(CTX, url)
-        assert now[0] == pytest.approx(1)
+        assert clock.now == pytest.approx(1)
 
     def test_give_up_on_a_volume_that_is_free_and_yet_refused(self, cinder, store, monkeypatch):
         url = add(store)

@@ -19,8 +19,10 @@ from glance_store import (
     StorageFull,
     StorageWriteDenied,
 )
+from glance_store.drivers import rbd as rbd_driver
 from glance_store.drivers.rbd import RBDStore
 from glance_store.testing import StoreConformance, content_of, outcomes, upload_of
+from tests.clock import Clock
 from tests.unit.store.fake_ceph import RBD_ERRORS, FakeCeph, expired_watches
 
 MIB = 1024 * 1024
@@ -214,13 +216,12 @@ class TestInUse:
     def test_discard_gives_up_on_an_image_that_stays_open(
         self, ceph, store, image, image_id, monkeypatch
     ):
-        now = [0.0]
-        monkeypatch.setattr("time.monotonic", lambda: now[0])
-        monkeypatch.setattr("time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+        clock = Clock()
+        monkeypatch.setattr(rbd_driver, "time", clock)
         self.kept.watchers = 1
         with pytest.raises(BackendUnavailable):
             store.discard(CTX, image_id)
-        assert 30 < now[0] < 60
+        assert 30 < clock.now < 60
         self.kept.watchers = 0
         store.discard(CTX, image_id)
         assert not ceph.images

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from glance_store.drivers.swift_account import Account, CredentialsRefused, Unre
 from glance_store.drivers.swift_credentials import CallerCredentials, Session
 from glance_store.drivers.swift_multi_tenant import MultiTenantSwiftStore
 from glance_store.testing import upload_of
+from tests.clock import Clock
 
 CTX = RequestContext()
 
@@ -88,9 +90,10 @@ class Tokens:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch):
-    made = []
-    monkeypatch.setattr(swift_account.time, "sleep", made.append)
-    return made
+    clock = Clock()
+    monkeypatch.setattr(clock, "monotonic", time.monotonic)
+    monkeypatch.setattr(swift_account, "time", clock)
+    return clock.slept
 
 
 def account_of(*answers, credentials=None, **options):

@@ -13,6 +13,7 @@ from glance_store.drivers import swift_segments as segments
 from glance_store.drivers.swift_account import Unreachable
 from glance_store.feed import FeedFailed
 from glance_store.testing import content_of
+from tests.clock import Clock
 
 MIB = 1024 * 1024
 
@@ -64,9 +65,9 @@ def account():
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch):
-    made = []
-    monkeypatch.setattr(segments.time, "sleep", made.append)
-    return made
+    clock = Clock()
+    monkeypatch.setattr(segments, "time", clock)
+    return clock.slept
 
 
 def reader(content, piece=100_000):

@@ -14,6 +14,7 @@ from glance_store.drivers.vmware_files import DatastoreFile, FileServer, parse_u
 from glance_store.drivers.vmware_session import Server, Transient, VSphereFault, VSphereSession
 from glance_store.drivers.vmware_settings import Datastore
 from glance_store.testing import content_of, upload_of
+from tests.clock import Clock
 
 SECRET = "canary-pa55word"
 CONF = {
@@ -342,7 +343,9 @@ def test_retries_are_bounded_in_number_and_time(monkeypatch):
     session = FakeSession()
     assert len(list(session._pauses())) == 3
     monkeypatch.setattr(session, "_retries", 10**6)
-    monkeypatch.setattr(vmware_session.time, "monotonic", iter(range(10**6)).__next__)
+    clock = Clock()
+    monkeypatch.setattr(clock, "monotonic", iter(range(10**6)).__next__)
+    monkeypatch.setattr(vmware_session, "time", clock)
     assert len(list(session._pauses())) <= vmware_session.RETRY_FOR
 
 
