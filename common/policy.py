@@ -30,7 +30,11 @@ _ALWAYS: Final = frozenset({"", "@"})
 
 
 class PolicyEnforcer:
-    """Rules of one or more files, later ones winning; a broken file keeps the last good rules."""
+    """Rules of one or more files, later ones winning.
+
+    A file that is broken keeps the last good rules, and so does one of `files` that is gone, for
+    a moment or for good: what it denied stays denied.
+    """
 
     def __init__(self, files: Sequence[str], dirs: Sequence[str], default_rule: str) -> None:
         """files and dirs are absolute; what does not exist is left out.
@@ -43,6 +47,7 @@ class PolicyEnforcer:
         self._enforcer = policy.Enforcer(cfg.ConfigOpts(), use_conf=False)
         self._lock = threading.Lock()
         self._seen: dict[str, tuple[int, int]] = {}
+        self._loaded: frozenset[str] = frozenset()
         self._looked = 0.0
         self._texts: Mapping[str, str] = {}
         self._load(self._stamps())
@@ -81,6 +86,9 @@ class PolicyEnforcer:
                     LOG.error("keeping the last good policy rules: %s", error)
 
     def _load(self, stamps: dict[str, tuple[int, int]]) -> None:
+        gone = [path for path in self._files if path in self._loaded and path not in stamps]
+        if gone:
+            raise ValueError(f"policy file {gone[0]} is gone")
         texts: dict[str, str] = {}
         for path in stamps:
             texts.update(_read(path))
@@ -89,6 +97,7 @@ class PolicyEnforcer:
         rules = policy.Rules.from_dict(texts, self._default_rule)
         self._enforcer.set_rules(rules, overwrite=True, use_conf=False)
         self._texts, self._seen = texts, stamps
+        self._loaded = frozenset(stamps)
 
     def _stamps(self) -> dict[str, tuple[int, int]]:
         """Every existing file with its time of change and size, in the order they are read."""

@@ -31,7 +31,7 @@ class RateLimitFilter:
         full = 2.0 * self._per_second
         left, then = self._buckets.pop(tenant, (full, now))
         left = min(full, left + (now - then) * self._per_second)
-        self._buckets[tenant] = (max(left - 1, 0.0), now)
+        self._buckets[tenant] = (left - 1 if left >= 1 else left, now)
         if len(self._buckets) > _MAX_TENANTS:
             self._buckets.popitem(last=False)
         if left < 1:

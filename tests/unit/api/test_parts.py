@@ -1,5 +1,6 @@
 """The smaller parts of the API: rules, limits, turns, ciphers, leases."""
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,19 @@ def test_a_broken_file_at_start_is_refused_and_yaml_is_read(tmp_path: Path) -> N
     assert not enforcer(tmp_path, "add_image: '!'\n").passes(ADMIN, "add_image")
 
 
+def test_rules_whose_file_is_gone_hold_until_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M02, SEC-082: replacing the file must not open everything for a moment."""
+    monkeypatch.setattr("common.policy._LOOK_SECONDS", 0)
+    rules = enforcer(tmp_path, '{"add_image": "!"}')
+    (tmp_path / "policy.json").unlink()
+    assert not rules.passes(ADMIN, "add_image")
+    assert not rules.passes(ADMIN, "add_image")
+    (tmp_path / "policy.json").write_text('{"add_image": "@"}')
+    assert rules.passes(ADMIN, "add_image")
+
+
 def test_a_tenant_is_slowed_down_without_slowing_others() -> None:
     """SEC-074."""
     app = RateLimitFilter(lambda environ, start: [], per_second=2)
@@ -118,6 +132,21 @@ def test_a_tenant_is_slowed_down_without_slowing_others() -> None:
     with pytest.raises(errors.TooManyRequests):
         app({CONTEXT: MEMBER}, None)
     app({CONTEXT: ADMIN}, None)
+
+
+def test_whoever_goes_on_asking_is_answered_at_the_average_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SEC-074: a refused request costs nothing, or whoever hurries would be shut out for good."""
+    clock = iter(range(1_000))
+    monkeypatch.setattr("glance_api.rate_limit.time.monotonic", lambda: next(clock) / 10)
+    app = RateLimitFilter(lambda environ, start: [], per_second=2)
+    answered = 0
+    for _ in range(100):
+        with contextlib.suppress(errors.TooManyRequests):
+            app({CONTEXT: MEMBER}, None)
+            answered += 1
+    assert 20 <= answered <= 24
 
 
 def test_tenants_take_turns_in_copying() -> None:
