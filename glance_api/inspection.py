@@ -163,19 +163,26 @@ class FormatObserver:
         done = [inspector for inspector in self._watching if inspector.done]
         self._watching = [inspector for inspector in self._watching if not inspector.done]
         self._judge(done)
+        for inspector in done:
+            if not self._concerns(inspector):
+                inspector.forget()
 
     def _judge(self, inspectors: Iterable["_Inspector"]) -> None:
         if not self._safety_check:
             return
         for inspector in inspectors:
-            magic = REFERRING.get(inspector.name)
-            if magic is None or not (inspector.matches or self._head.startswith(magic)):
+            if inspector.name not in REFERRING or not self._concerns(inspector):
                 continue
             if not inspector.is_safe:
                 raise UnsafeImage(
                     f"The image is refused: its {inspector.name} header refers to other files, "
                     "or uses features that are not allowed."
                 )
+
+    def _concerns(self, inspector: "_Inspector") -> bool:
+        """Whether the content is, or begins as if it were, of the inspector's format."""
+        magic = REFERRING.get(inspector.name)
+        return inspector.matches or (magic is not None and self._head.startswith(magic))
 
     def _require(self, declared: str) -> None:
         found = self.formats
@@ -206,6 +213,11 @@ class _Inspector:
 
     def finish(self) -> None:
         self._inner.finish()
+
+    def forget(self) -> None:
+        """Let go of what it kept of the content, up to 1 MiB: it will not match any more."""
+        self.failed = True
+        self._inner = type(self._inner)()
 
     @property
     def done(self) -> bool:

@@ -158,6 +158,8 @@ class FilesystemStore(Store):
         try:
             while chunk := upload.read(self._chunk):
                 writing.start(file.write, chunk)
+                # While the next is awaited, perhaps for long, only the file has this one.
+                del chunk
                 if self._durable and upload.bytes_read - synced >= SYNC_EVERY:
                     syncing.start(file.sync)
                     synced = upload.bytes_read
