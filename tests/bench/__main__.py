@@ -4,16 +4,24 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
+from tests.bench.bench_memory import memory
 from tests.bench.bench_metadata import metadata
-from tests.bench.bench_transfers import downloads, memory, uploads
+from tests.bench.bench_pages import pages
+from tests.bench.bench_start import start
+from tests.bench.bench_stores import stores
+from tests.bench.bench_transfer import downloads, latency, uploads
 from tests.bench.measure import Result, table
 from tests.bench.subjects import Missing
 
 CASES: dict[str, Callable[[bool], Iterator[Result]]] = {
     "download": downloads,
     "upload": uploads,
+    "latency": latency,
     "metadata": metadata,
     "memory": memory,
+    "start": start,
+    "pages": pages,
+    "stores": stores,
 }
 
 

@@ -1,25 +1,21 @@
 """How fast each store moves bytes, beside its bare client library and the same server.
 
-    python -m tests.bench.bench_stores [--sizes 64,512] [--runs 5] [store ...]
-
-Prints one JSON line per case: store, direction, MiB, MB/s of the driver and of the bare library,
-and their ratio. The driver's uploads are hashed as in the service, the library's are not; both
-sides read from memory and throw away what they download. A section is a context manager that
-starts the server and yields a Contender; add one with @section.
+The driver's uploads are hashed as in the service, the library's are not; both sides read from
+memory and throw away what they download. A section is a context manager that starts the server
+and yields a Contender; add one with @section.
 """
 
-import argparse
 import contextlib
-import json
 import os
 import queue
 import select
+import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from statistics import median
 from typing import IO
 
 from common import concurrency
@@ -27,8 +23,14 @@ from common.context import RequestContext
 from common.native import NativeThreads
 from common.upload import Upload
 from glance_store import Store
-
-MIB = 1024 * 1024
+from tests.bench.measure import Result, alternate, ratio_at_least, seconds_of
+from tests.bench.subjects import MIB
+from tests.servers.ceph import Ceph
+from tests.servers.cinder import Cinder
+from tests.servers.process import Server
+from tests.servers.radosgw import Radosgw
+from tests.servers.sheepdog import Sheepdog
+from tests.servers.swift import Swift
 
 _BLOCK = os.urandom(8 * MIB)
 
@@ -65,14 +67,23 @@ class Contender:
     context: RequestContext = field(default_factory=RequestContext)
 
 
-Section = Callable[[], contextlib.AbstractContextManager[Contender]]
+@dataclass
+class Section:
+    """How to start one store, and what that takes."""
+
+    server: type[Server]
+    start: Callable[[], contextlib.AbstractContextManager[Contender]]
+
+
 SECTIONS: dict[str, Section] = {}
 
+Maker = Callable[[], Iterator[Contender]]
 
-def section(name: str) -> Callable[[Callable[[], Iterator[Contender]]], Section]:
-    def add(make: Callable[[], Iterator[Contender]]) -> Section:
-        SECTIONS[name] = contextlib.contextmanager(make)
-        return SECTIONS[name]
+
+def section(name: str, server: type[Server]) -> Callable[[Maker], Maker]:
+    def add(make: Maker) -> Maker:
+        SECTIONS[name] = Section(server, contextlib.contextmanager(make))
+        return make
 
     return add
 
@@ -81,12 +92,12 @@ def options_of(store: type[Store], **options: object) -> dict[str, object]:
     return {option.dest: option.default for option in store.options} | options
 
 
-@section("swift")
+@section("swift", Swift)
 def swift() -> Iterator[Contender]:
     yield from _swift()
 
 
-@section("swift in segments")
+@section("swift in segments", Swift)
 def swift_in_segments() -> Iterator[Contender]:
     # Swift serves no more than ten small segments quickly, then one a second.
     yield from _swift(
@@ -99,7 +110,6 @@ def _swift(**options: object) -> Iterator[Contender]:
     from swiftclient.client import Connection
 
     from glance_store.drivers.swift import SwiftStore
-    from tests.servers.swift import Swift
 
     with Swift() as server:
         bare = Connection(server.auth_url, server.user, server.key)
@@ -127,17 +137,15 @@ def _swift(**options: object) -> Iterator[Contender]:
         )
 
 
-@section("s3 on swift")
+@section("s3 on swift", Swift)
 def s3_on_swift() -> Iterator[Contender]:
-    from tests.servers.swift import Swift
 
     with Swift() as server:
         yield _s3(server.s3_url, server.user, server.key)
 
 
-@section("s3 on ceph")
+@section("s3 on ceph", Radosgw)
 def s3_on_ceph() -> Iterator[Contender]:
-    from tests.servers.radosgw import Radosgw
 
     with Radosgw() as server:
         yield _s3(server.url, server.access_key, server.secret_key)
@@ -186,13 +194,12 @@ def _s3(url: str, access_key: str, secret_key: str) -> Contender:
     )
 
 
-@section("rbd")
+@section("rbd", Ceph)
 def rbd() -> Iterator[Contender]:
     import rados
     import rbd
 
     from glance_store.drivers.rbd import RBDStore
-    from tests.servers.ceph import Ceph
 
     piece = 8 * MIB
     with (
@@ -221,10 +228,9 @@ def rbd() -> Iterator[Contender]:
         yield Contender(store, put, get, lambda name: rbd.RBD().remove(pool, name))
 
 
-@section("cinder")
+@section("cinder", Cinder)
 def cinder() -> Iterator[Contender]:
     from glance_store.drivers.cinder import CinderStore
-    from tests.servers.cinder import Cinder
 
     with Cinder() as server:
         bare = _BareCinder(server.url, server.token)
@@ -293,13 +299,10 @@ class _BareCinder:
             self._cinder.attachments.delete(attachment)
 
 
-@section("sheepdog")
+@section("sheepdog", Sheepdog)
 def sheepdog() -> Iterator[Contender]:
     """The program is the stand-in where Sheepdog is not installed; the rest is the same."""
-    import subprocess
-
     from glance_store.drivers.sheepdog import SheepdogStore
-    from tests.servers.sheepdog import Sheepdog
 
     with Sheepdog() as server:
 
@@ -335,15 +338,13 @@ def sheepdog() -> Iterator[Contender]:
         )
 
 
-def bench(contender: Contender, mebibytes: int, runs: int) -> Iterator[dict[str, object]]:
+def _measure(name: str, contender: Contender, mebibytes: int, runs: int) -> Iterator[Result]:
     length = mebibytes * MIB
     store, ctx = contender.store, contender.context
     urls: list[str] = []
 
     def rate(work: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        work()
-        return length / (time.perf_counter() - started) / 1e6
+        return mebibytes / seconds_of(work)
 
     def upload() -> float:
         upload = Upload(Memory(length), size=length)
@@ -373,18 +374,17 @@ def bench(contender: Contender, mebibytes: int, runs: int) -> Iterator[dict[str,
         return speed
 
     for direction, ours, theirs in (
-        ("up", upload, bare_upload),
-        ("down", download, bare_download),
+        ("upload to", upload, bare_upload),
+        ("download from", download, bare_download),
     ):
-        # In turn, because a machine is never equally fast twice; the first pair does not count.
-        pairs = [(ours(), theirs()) for _ in range(runs + 1)][1:]
-        yield {
-            "direction": direction,
-            "MiB": mebibytes,
-            "driver_MB_s": round(median(driver for driver, _ in pairs)),
-            "bare_MB_s": round(median(bare for _, bare in pairs)),
-            "ratio": round(median(driver / bare for driver, bare in pairs), 2),
-        }
+        yield Result(
+            "stores",
+            f"{direction} {name}, {mebibytes} MiB",
+            "MiB/s",
+            yardstick="bare client library",
+            aim=ratio_at_least(0.85),
+            **alternate(runs, ours, theirs),
+        )
     store.delete(ctx, urls.pop())
     contender.delete("bare")
 
@@ -393,20 +393,16 @@ def _wait_readable(descriptor: int) -> None:
     select.select([descriptor], [], [])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("stores", nargs="*", choices=[*SECTIONS, []])
-    parser.add_argument("--sizes", default="64,512", help="MiB, separated by commas")
-    parser.add_argument("--runs", type=int, default=5)
-    arguments = parser.parse_args()
+def stores(quick: bool) -> Iterator[Result]:
+    """Each store whose server is installed, beside its bare client library and the same server."""
+    sizes, runs = ((64,), 2) if quick else ((64, 512), 5)
     # Hashing goes on beside the transfer, as it does in the service.
     concurrency.install(NativeThreads(threading, queue, _wait_readable))
-    for name in arguments.stores or SECTIONS:
-        with SECTIONS[name]() as contender:
-            for size in arguments.sizes.split(","):
-                for line in bench(contender, int(size), arguments.runs):
-                    print(json.dumps({"store": name, **line}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    for name, section in SECTIONS.items():
+        if missing := section.server.missing():
+            remedy = f"bash tests/servers/install.sh {section.server.install}"
+            print(f"{name}: needs {', '.join(missing)}: {remedy}", file=sys.stderr)
+            continue
+        with section.start() as contender:
+            for size in sizes:
+                yield from _measure(name, contender, size, runs)

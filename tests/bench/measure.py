@@ -65,7 +65,9 @@ def at_most(number: float) -> Aim:
 
 @dataclass
 class Result:
-    """One line of the table. `cpu` is what one run costs each process, in seconds."""
+    """One line of the table. `cpu` is what one run costs each process, in seconds; `details` are
+    for whoever reads the JSON line only.
+    """
 
     case: str
     what: str
@@ -76,6 +78,7 @@ class Result:
     yardstick_values: Sequence[float] = ()
     ratio: float | None = None
     aim: Aim | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -105,6 +108,8 @@ class Result:
         if self.aim is not None:
             line["aim"] = self.aim.text
             line["reached"] = self.aim.reached(self)
+        if self.details:
+            line["details"] = dict(self.details)
         return json.dumps(line)
 
 

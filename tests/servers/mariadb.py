@@ -16,8 +16,9 @@ class MariaDB(Server):
     user = "root"
     password = ""
 
-    def __init__(self) -> None:
+    def __init__(self, buffer_pool_mib: int = 64) -> None:
         super().__init__()
+        self.buffer_pool_mib = buffer_pool_mib
         self.port = free_port()
         self._databases = 0
 
@@ -71,7 +72,7 @@ class MariaDB(Server):
             "--skip-log-bin",
             # Committed data survives SIGKILL in the page cache; nobody cuts the power.
             "--innodb-flush-log-at-trx-commit=2",
-            "--innodb-buffer-pool-size=64M",
+            f"--innodb-buffer-pool-size={self.buffer_pool_mib}M",
             "--character-set-server=utf8mb4",
         )
         self.wait_until(lambda: is_listening(self.port), "listening")

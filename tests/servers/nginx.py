@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.servers.process import HOST, Server, free_port, is_listening
 
 _CONF = """daemon off;
-worker_processes 1;
+worker_processes {workers};
 pid {directory}/pid;
 error_log {directory}/error.log;
 {user}
@@ -58,9 +58,10 @@ class Nginx(Server):
     programs = ("nginx", "openssl")
     install = "nginx"
 
-    def __init__(self, proxy_to: str | None = None) -> None:
+    def __init__(self, proxy_to: str | None = None, workers: int = 1) -> None:
         super().__init__()
         self.proxy_to = proxy_to
+        self.workers = workers
         self.port = free_port()
         self.tls_port = free_port()
         self.url = f"http://{HOST}:{self.port}"
@@ -95,6 +96,7 @@ class Nginx(Server):
         )
         conf = _CONF.format(
             directory=self.directory,
+            workers=self.workers,
             host=HOST,
             port=self.port,
             tls_port=self.tls_port,
