@@ -1,14 +1,15 @@
 """Who may create, read, update and delete which property (middleware-and-config.md section 6)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from common import errors
+from common.body import Body
 from common.context import RequestContext
 from common.image import Change, Image
 from common.query import ListQuery
-from glance_api.layers.base import ImageLayer, ImageRepo, Source
+from glance_api.layers.base import ImageLayer, ImageRepo, Plan, Source
 from glance_api.property_rules import PropertyRules
 
 CREATE: Final = "create"
@@ -17,12 +18,24 @@ UPDATE: Final = "update"
 DELETE: Final = "delete"
 
 
+@dataclass(slots=True)
+class _Partial(Image):
+    """An image as its caller sees it, with the `hidden` properties that he does not."""
+
+    hidden: dict[str, str | None] = field(default_factory=dict, repr=False)
+
+
 class PropertyProtectionLayer(ImageLayer):
-    """What is unreadable is hidden on the way out, and kept on the way in."""
+    """What is unreadable is hidden on the way out, and put back on the way in: the layers below
+    must judge, count and keep what this caller may not see."""
 
     def __init__(self, inner: ImageRepo, rules: PropertyRules) -> None:
         super().__init__(inner)
         self.rules = rules
+
+    def permit(self, ctx: RequestContext, plan: Plan) -> None:
+        image = plan.image
+        self.inner.permit(ctx, plan if image is None else replace(plan, image=_whole(image)))
 
     def list(self, ctx: RequestContext, query: ListQuery, *, detail: bool) -> Sequence[Image]:
         # A filter must not reveal by trial what the caller may not read (D24).
@@ -39,14 +52,21 @@ class PropertyProtectionLayer(ImageLayer):
         return self._visible(ctx, self.inner.add(ctx, image, source))
 
     def save(self, ctx: RequestContext, image: Image, change: Change, source: Source) -> Image:
+        image = _whole(image)
         if change.properties is not None:
-            # The layers below must count and keep what this caller may not see.
-            image = self.inner.get(ctx, image.id)
             change = self._allowed_change(ctx, image, change, change.properties)
         return self._visible(ctx, self.inner.save(ctx, image, change, source))
 
     def upload(self, ctx: RequestContext, image: Image, source: Source) -> Image:
-        return self._visible(ctx, self.inner.upload(ctx, image, source))
+        return self._visible(ctx, self.inner.upload(ctx, _whole(image), source))
+
+    def download(
+        self, ctx: RequestContext, image: Image, offset: int = 0, length: int | None = None
+    ) -> Body:
+        return self.inner.download(ctx, _whole(image), offset, length)
+
+    def remove(self, ctx: RequestContext, image: Image) -> Image:
+        return self.inner.remove(ctx, _whole(image))
 
     def _allowed_change(
         self,
@@ -70,10 +90,14 @@ class PropertyProtectionLayer(ImageLayer):
         return replace(change, properties={**properties, **kept})
 
     def _visible(self, ctx: RequestContext, image: Image) -> Image:
-        properties = {
-            name: value for name, value in image.properties.items() if self._may(ctx, READ, name)
-        }
-        return replace(image, properties=properties)
+        shown: dict[str, str | None] = {}
+        hidden: dict[str, str | None] = {}
+        for name, value in image.properties.items():
+            (shown if self._may(ctx, READ, name) else hidden)[name] = value
+        if not hidden:
+            return image
+        values = {each.name: getattr(image, each.name) for each in fields(Image)}
+        return _Partial(**{**values, "properties": shown}, hidden=hidden)
 
     def _may(self, ctx: RequestContext, operation: str, name: str) -> bool:
         return self.rules.allows(ctx, operation, name)
@@ -82,3 +106,9 @@ class PropertyProtectionLayer(ImageLayer):
         for name in names:
             if not self._may(ctx, operation, name):
                 raise errors.Forbidden(f"Property '{name}' is protected")
+
+
+def _whole(image: Image) -> Image:
+    if not isinstance(image, _Partial):
+        return image
+    return replace(image, properties={**image.properties, **image.hidden}, hidden={})

@@ -51,6 +51,8 @@ read =
 update =
 delete =
 """
+# What nobody here but the role billing can read.
+POLICY = {"download_image": "not (role:barred and 'secret':%(x_billing_code)s)"}
 KEEP = {"x-glance-registry-purge-props": "false"}
 
 
@@ -60,7 +62,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     rules = home / "rules.conf"
     rules.write_text(RULES)
     options = {"property_protection_file": rules, "property_protection_rule_format": "roles"}
-    with audited_service(home, api=options) as running:
+    with audited_service(home, api=options, policy=POLICY) as running:
         yield running
 
 
@@ -122,6 +124,19 @@ def test_reading_takes_the_role(member: Client, billing: Client) -> None:
     assert put(member, image_id, keep=True).image["properties"] == {"x_open": "2"}
     blind = create(member, **{"property-x_blind": "1", "property-x_open": "2"})
     assert blind.image["properties"] == {"x_open": "2"}
+
+
+def test_the_rule_for_downloads_sees_what_the_caller_cannot(
+    member: Client, billing: Client
+) -> None:
+    """SEC-013, section 7: its target is the image, whatever part of it is shown."""
+    values = {"property-x_billing_code": "secret", "property-x_open": "2"}
+    image_id = billing.post("/v1/images", meta(size="0", **values)).image["id"]
+    barred = Client(member.port, {**member.headers, "X-Roles": "barred"})
+    assert shown(barred, image_id) == {"x_open": "2"}
+    for headers in ({}, {"Range": "bytes=9-"}):
+        assert barred.get(path(image_id), headers).status == 403
+    assert member.get(path(image_id)).status == 200
 
 
 def test_updating_takes_the_role(member: Client, billing: Client) -> None:
