@@ -28,7 +28,7 @@ def refresh_acls(
         store = stores.for_url(location.url)
         if Capability.ACL not in store.capabilities:
             return
-        members = registry.members(ctx, image.id)
+        members = registry.members(ctx, image.id, vouched=True)
         store.set_acls(
             ctx,
             location.url,
