@@ -30,14 +30,17 @@ class Copies:
         self._running: dict[str | None, int] = {}
         self._changed = threading.Condition()
 
-    def start(self, work: Work, ctx: RequestContext, image: Any, source: Any) -> None:
-        """Run work(ctx, image, source) as soon as it is the tenant's turn.
+    def require_room(self) -> None:
+        """Raise TooManyRequests when very many are waiting already.
 
-        Raises TooManyRequests when very many are waiting already.
+        To be asked before anything is recorded of a copy: what is recorded must be started.
         """
+        if sum(map(len, self._waiting.values())) >= _MAX_WAITING:
+            raise errors.TooManyRequests("Too many copies are waiting; try again later.")
+
+    def start(self, work: Work, ctx: RequestContext, image: Any, source: Any) -> None:
+        """Run work(ctx, image, source) as soon as it is the tenant's turn."""
         with self._changed:
-            if sum(len(queue) for queue in self._waiting.values()) >= _MAX_WAITING:
-                raise errors.TooManyRequests("Too many copies are waiting; try again later.")
             queue = self._waiting.setdefault(ctx.owner, deque())
             queue.append(lambda: work(ctx, image, source))
             self._start_next()

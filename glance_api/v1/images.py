@@ -30,7 +30,7 @@ class ImagesSettings:
 
 class ImagesController:
     def __init__(self, repo: ImageRepo, copies: Copies, settings: ImagesSettings) -> None:
-        """copies runs background copies; it refuses with TooManyRequests when it is full."""
+        """copies runs background copies."""
         self.repo = repo
         self.copies = copies
         self.settings = settings
@@ -68,6 +68,7 @@ class ImagesController:
     def create(self, request: Request) -> webob.Response:
         ctx = request.context
         meta, source = self._read(request)
+        self._require_room(source)
         image = self.repo.add(ctx, validation.new_image(meta, source, ctx.owner), source)
         image = self._bring_data(ctx, image, source)
         response = json_response({"image": image_fields(image)}, 201, "application/json")
@@ -81,6 +82,7 @@ class ImagesController:
         self.repo.permit(ctx, Plan(Act.MODIFY, change, source))
         image = self.repo.get(ctx, image_id)
         _complete_declarations(source, image, change)
+        self._require_room(source)
         image = self.repo.save(ctx, image, change, source)
         image = self._bring_data(ctx, image, source)
         response = json_response({"image": image_fields(image)}, 200, "application/json")
@@ -98,6 +100,10 @@ class ImagesController:
         source = _source(request, meta)
         validation.check_size_cap(meta, source, self.settings.image_size_cap)
         return meta, source
+
+    def _require_room(self, source: Source) -> None:
+        if source.copy_from:
+            self.copies.require_room()
 
     def _bring_data(self, ctx: RequestContext, image: Image, source: Source) -> Image:
         if source.copy_from:

@@ -3,19 +3,24 @@
 import contextlib
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from common import errors
 from common.context import RequestContext
+from common.image import Image
 from common.policy import PolicyEnforcer
-from common.wsgi.resource import CONTEXT
+from common.wsgi.resource import CONTEXT, Request
 from glance_api.copies import Copies
+from glance_api.formats import Formats
+from glance_api.layers.base import ImageRepo
 from glance_api.leases import is_dead_here, worker_name
 from glance_api.location_cipher import LocationCipher, LocationUnreadable
 from glance_api.property_rules import BadProtectionFile, PropertyRules
 from glance_api.rate_limit import RateLimitFilter
+from glance_api.v1.download import DownloadSettings
+from glance_api.v1.images import ImagesController, ImagesSettings
 
 MEMBER = RequestContext(user="u", tenant="t", roles=("member",))
 ADMIN = RequestContext(user="a", tenant="adm", roles=("admin",), is_admin=True)
@@ -162,6 +167,29 @@ def test_tenants_take_turns_in_copying() -> None:
     gate.set()
     copies.finish()
     assert order == ["t", "t", "adm", "t"] or order == ["t", "adm", "t", "t"]
+
+
+def test_a_copy_that_finds_no_room_is_refused_before_anything_is_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SEC-079, D04: a record with its lease would wait for ever for a copy that never starts."""
+    monkeypatch.setattr("glance_api.copies._MAX_WAITING", 0)
+
+    class Untouched:
+        def permit(self, ctx: RequestContext, plan: Any) -> None:
+            pass
+
+        def get(self, ctx: RequestContext, image_id: str) -> Image:
+            return Image(id=image_id)
+
+    settings = ImagesSettings(Formats(frozenset(), frozenset()), 1, "never", DownloadSettings())
+    images = ImagesController(cast(ImageRepo, Untouched()), Copies(at_once=1), settings)
+    headers = [("x-glance-api-copy-from", "http://source/image")]
+    request = Request({CONTEXT: MEMBER, "headers_raw": headers})
+    with pytest.raises(errors.TooManyRequests):
+        images.create(request)
+    with pytest.raises(errors.TooManyRequests):
+        images.update(request, "id")
 
 
 def test_a_failing_copy_makes_room_for_the_next() -> None:
