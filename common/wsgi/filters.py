@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 import orjson
-import webob
 from oslo_config import cfg
 from oslo_middleware import cors, http_proxy_to_wsgi
 
@@ -24,6 +23,7 @@ from common.context import RequestContext
 from common.policy import enforcer_from
 from common.query import parse_boolean
 from common.wsgi.faults import Application, FaultFilter, StartResponse
+from common.wsgi.gzipped import GzipFilter
 from common.wsgi.paste import configuration
 from common.wsgi.resource import CONTEXT
 
@@ -254,21 +254,6 @@ class CorsFilter:
         if environ["REQUEST_METHOD"] == "OPTIONS" or "HTTP_ORIGIN" in environ:
             return self.handler(environ, start_response)
         return self.app(environ, start_response)
-
-
-class GzipFilter:
-    """Compresses every answer for a client that accepts it; in no stock pipeline."""
-
-    def __init__(self, app: Application) -> None:
-        self.app = app
-
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        if "gzip" not in environ.get("HTTP_ACCEPT_ENCODING", ""):
-            return self.app(environ, start_response)
-        response = webob.BaseRequest(environ).get_response(self.app)
-        response.encode_content("gzip", lazy=not isinstance(response.app_iter, list))
-        answer: Iterable[bytes] = response(environ, start_response)
-        return answer
 
 
 def context_settings(conf: Configuration) -> ContextSettings:
