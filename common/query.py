@@ -165,7 +165,10 @@ def _parse_match(text: str) -> tuple[str, ...]:
     if colon and operator == "eq":
         return (rest,)
     if colon and operator == "in":
-        return tuple(next(csv.reader([rest]), []))
+        try:
+            return tuple(next(csv.reader([rest]), []))
+        except csv.Error:
+            raise errors.Invalid("Invalid value: a line break must be quoted.") from None
     return (text,)
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
+from common import errors
 from common.wsgi import access_log
 from common.wsgi.bodies import BufferedReader, ChunkedReader, LengthReader, RatedReader
 from common.wsgi.faults import Application
@@ -164,7 +165,7 @@ class Exchange:
 
 
 class RequestBody(io.RawIOBase):
-    """`wsgi.input`: raises where the body is cut off instead of ending early."""
+    """`wsgi.input`: raises ClientDisconnected where the body is cut off instead of ending."""
 
     def __init__(self, connection: Peer, head: RequestHead) -> None:
         self._connection = connection
@@ -183,10 +184,13 @@ class RequestBody(io.RawIOBase):
         return self._is_interrupted or not self._reader.ended
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if self.is_awaited and self.unread:
-            self.is_awaited = False
-            self._connection.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return self._reader.read(size if size is not None and size >= 0 else 1 << 62)
+        try:
+            if self.is_awaited and self.unread:
+                self.is_awaited = False
+                self._connection.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return self._reader.read(size if size is not None and size >= 0 else 1 << 62)
+        except OSError:
+            raise errors.ClientDisconnected() from None
 
     def interrupt(self) -> None:
         """Wake a read that waits for the client, from another thread. What the client sends is

@@ -36,11 +36,14 @@ class Request(webob.BaseRequest):
 
     @property
     def query(self) -> dict[str, str]:
-        """Query parameters; the last of a repeated one wins. Raises Invalid if not UTF-8."""
+        """Query parameters; the last of a repeated one wins. Raises Invalid if not UTF-8,
+        percent-encoded or not."""
         text = self.environ.get("QUERY_STRING", "")
         if not text:
             return {}
         try:
+            if not text.isascii():
+                text = text.encode("latin-1").decode("utf-8")
             return dict(parse_qsl(text, keep_blank_values=True, errors="strict"))
         except ValueError:
             raise errors.Invalid("The query string is not valid UTF-8.") from None

@@ -17,7 +17,7 @@ from glance_api.layers.base import Act, ImageRepo, Plan, Source
 from glance_api.v1 import validation
 from glance_api.v1.download import DownloadSettings, download_response
 from glance_api.v1.headers import Meta, add_image_headers, etag, read_meta
-from glance_api.v1.request_body import body_source, has_body
+from glance_api.v1.request_body import BodySource, has_body
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _source(request: Request, meta: Meta) -> Source:
         checksum=meta.fields.get("checksum"),
     )
     if has_body(request.environ):
-        source.body = body_source(request.environ)
+        source.body = BodySource(request.environ)
         source.body_size = request.content_length
         # Parameters after `;` are tolerated.
         kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from common import errors
-
 
 def has_body(environ: Mapping[str, Any]) -> bool:
     """v1's rule: any chunked body is one, even of no bytes; a length of 0 is not."""
@@ -20,16 +18,9 @@ class BodySource:
         self._input = environ["wsgi.input"]
 
     def read(self, size: int, /) -> bytes:
-        try:
-            content: bytes = self._input.read(size)
-        except (OSError, TimeoutError):
-            raise errors.ClientDisconnected() from None
+        content: bytes = self._input.read(size)
         return content
 
     def abort(self) -> None:
         """Wakes a read that waits for the client; the answer can still be written."""
         self._input.interrupt()
-
-
-def body_source(environ: Mapping[str, Any]) -> BodySource:
-    return BodySource(environ)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from common.wsgi.connection import Connection, ServerSettings
-from common.wsgi.faults import Application
+from common.wsgi.faults import Application, FaultFilter
+from common.wsgi.resource import Request
 
 HELLO = b"hello"
 GET = b"GET /a%20b?c=d HTTP/1.1\r\nHost: x\r\nX-One: 1\r\nx-one: 2\r\nx_one: 3\r\n\r\n"
@@ -198,6 +199,25 @@ def test_a_body_that_was_read_makes_room_for_the_next_request() -> None:
 
 
 EXPECT = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+
+
+def test_a_client_that_leaves_its_body_is_no_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """REL-002, SEC-067: whoever reads the body is told so, and nothing is a 500."""
+
+    def read(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        Request(environ).read_json()
+        raise AssertionError("the body is not there")
+
+    def reset(*_: Any) -> bytes:
+        raise ConnectionResetError
+
+    monkeypatch.setattr("common.wsgi.bodies.LengthReader.read", reset)
+    caplog.set_level(logging.INFO)
+    sock = converse(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", FaultFilter(read))
+    assert sock.heard.startswith(b"HTTP/1.1 400 ")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_client_is_told_to_go_on_when_its_body_is_wanted() -> None:

@@ -83,8 +83,15 @@ def test_a_method_parameter_does_not_change_the_method() -> None:
 
 def test_the_last_of_a_repeated_parameter_wins_and_bad_utf8_is_refused() -> None:
     assert request_with(query="a=1&b=&a=2").query == {"a": "2", "b": ""}
-    with pytest.raises(errors.Invalid):
-        _ = request_with(query="a=%ff").query
+    for query in ("a=%ff", "a=\xff"):
+        with pytest.raises(errors.Invalid):
+            _ = request_with(query=query).query
+
+
+def test_text_in_a_query_is_utf_8_percent_encoded_or_not() -> None:
+    """Decision 12."""
+    latin = "é".encode().decode("latin-1")
+    assert request_with(query=f"a={latin}&b=%C3%A9").query == {"a": "é", "b": "é"}
 
 
 def test_json_is_read_strictly_and_within_bounds() -> None:
