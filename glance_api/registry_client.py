@@ -69,14 +69,13 @@ def _identity_headers(ctx: RequestContext) -> dict[str, str]:
     if not ctx.authenticated:
         # An anonymous caller must not look confirmed to the registry (D19).
         return {"X-Identity-Status": "Invalid"}
-    roles = set(ctx.roles)
     catalog = orjson.dumps(ctx.service_catalog or ()).decode()
     return {
         "X-Identity-Status": "Confirmed",
         "X-User-Id": _wire(ctx.user or ""),
         "X-Tenant-Id": _wire(ctx.tenant or ""),
-        "X-Roles": _wire(",".join(sorted(roles))),
-        "X-Service-Catalog": catalog.encode("ascii", "backslashreplace").decode("ascii"),
+        "X-Roles": _wire(",".join(sorted(set(ctx.roles)))),
+        "X-Service-Catalog": _wire(catalog),
     }
 
 

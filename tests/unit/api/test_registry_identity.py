@@ -1,0 +1,43 @@
+"""What a request to the registry says about the caller."""
+
+from typing import Any
+
+import pytest
+
+from common.context import RequestContext
+from common.wsgi.filters import ContextFilter, ContextSettings
+from glance_api.registry_client import Identity
+
+
+class NoAdmins:
+    def is_admin(self, context: RequestContext) -> bool:
+        return False
+
+
+def seen(ctx: RequestContext, **settings: Any) -> RequestContext:
+    """The context that the registry makes of the headers it is sent."""
+    headers = Identity(send_headers=True).headers(ctx)
+    environ = {f"HTTP_{name.upper().replace('-', '_')}": text for name, text in headers.items()}
+    registry = ContextFilter(lambda environ, start: [], ContextSettings(**settings), NoAdmins())
+    return registry.context_from(environ, ctx.request_id)
+
+
+@pytest.mark.parametrize("name", ["RegionOne", "Zürich", "東京", "\U0001f30d"])
+def test_the_registry_sees_who_the_caller_is_in_any_script(name: str) -> None:
+    """registry-v1.md section 9, decision 12."""
+    catalog = ({"type": "object-store", "endpoints": [{"region": name}]},)
+    ctx = RequestContext(
+        user=name,
+        tenant=f"of {name}",
+        roles=("member", "other"),
+        token="t",
+        service_catalog=catalog,
+        request_id="req-1",
+    )
+    assert seen(ctx) == ctx
+
+
+def test_an_anonymous_caller_stays_anonymous() -> None:
+    """D19"""
+    anonymous = RequestContext(read_only=True, authenticated=False)
+    assert not seen(anonymous, allow_anonymous_access=True).authenticated
