@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from common import errors
 from common.config import Configuration, ConfigurationError, for_library, settings
-from common.wsgi.faults import Application
+from common.wsgi.faults import Application, FaultFilter
 from common.wsgi.paste import configuration
 
 _SECTION: Final = "keystone_authtoken"
@@ -59,7 +59,8 @@ def filter_factory(
     away = (keystone_errors.ClientException, auth_token.ServiceError)
 
     def make(app: Application) -> Application:
-        protocol = factory(app)
+        # Its 401s tell where a token is to be had; those raised behind it must be answers by then.
+        protocol = factory(FaultFilter(app))
         protocol.fetch_token = _failing_closed(protocol.fetch_token, auth_token.InvalidToken, away)
         checked: Application = protocol
         return checked

@@ -190,9 +190,9 @@ def test_a_request_without_a_token_is_refused(service: Service) -> None:
     assert anybody.get("/v1/images").status == 401
     assert anybody.get("/v1/images", {"X_Auth_Token": "x"}).status == 401
     assert anybody.get("/v1/images", {"X-Auth-Token": "no such token"}).status == 401
-    refused = Client(service.registry.port).get("/images")
-    assert refused.status == 401
-    assert refused.headers["www-authenticate"].startswith("Keystone uri=")
+    for refused in (anybody.get("/v1/images"), Client(service.registry.port).get("/images")):
+        assert refused.status == 401
+        assert refused.headers["www-authenticate"].startswith("Keystone uri=")
     assert anybody.get("/healthcheck").status == 200
 
 
