@@ -34,7 +34,7 @@ from glance_api.layers.property_protection import PropertyProtectionLayer
 from glance_api.layers.quota import QuotaLayer, Quotas
 from glance_api.layers.registry import RegistryMemberRepo, RegistryRepo
 from glance_api.leases import LeaseKeeper
-from glance_api.location_cipher import LocationCipher
+from glance_api.location_cipher import cipher_from
 from glance_api.message_bus import library_conf
 from glance_api.notifier import Notifier, notifier_from
 from glance_api.property_rules import BadProtectionFile, PropertyRules
@@ -171,12 +171,7 @@ def registry_client(conf: Configuration) -> RegistryClient:
         timeout=conf.registry_client_timeout or None,
         tls=_registry_tls(conf) if conf.registry_client_protocol == "https" else None,
     )
-    key = conf.metadata_encryption_key
-    try:
-        cipher = LocationCipher(key) if key else None
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-    return RegistryClient(ConnectionPool(endpoint), registry_identity(conf), cipher)
+    return RegistryClient(ConnectionPool(endpoint), registry_identity(conf), cipher_from(conf))
 
 
 def _registry_tls(conf: Configuration) -> ssl.SSLContext:

@@ -14,9 +14,19 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from common import errors
+from common.config import Configuration, ConfigurationError
 
 _BLOCK: Final = 64
 _IV: Final = 16
+
+
+def cipher_from(conf: Configuration) -> "LocationCipher | None":
+    """The cipher that metadata_encryption_key asks for. Raises ConfigurationError."""
+    key = conf.metadata_encryption_key
+    try:
+        return LocationCipher(key) if key else None
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 class LocationUnreadable(errors.ServiceUnavailable):

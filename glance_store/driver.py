@@ -120,6 +120,14 @@ class Store(abc.ABC):
         """
         self.validate(url)
 
+    def without_credentials(self, url: str) -> str | None:
+        """A URL of the same bytes that holds no credentials; url itself if it is one.
+
+        None where the credentials are not the store's own, so that nothing can stand for them.
+        Must not connect. Raises BadLocation.
+        """
+        return url
+
     def ping(self) -> None:
         """Raise BackendUnavailable if the backend is away; cheap, and may know nothing."""
         return None

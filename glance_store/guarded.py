@@ -81,6 +81,10 @@ class GuardedStore(Store):
         with self._guard_url("validate", url):
             self._driver.validate_external(url)
 
+    def without_credentials(self, url: str) -> str | None:
+        with self._guard_url("without_credentials", url):
+            return self._driver.without_credentials(url)
+
     def ping(self) -> None:
         with self._guard("ping", "-"):
             self._driver.ping()

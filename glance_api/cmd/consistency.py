@@ -21,7 +21,7 @@ from glance_api.consistency import (
 from glance_api.identity import service_context
 from glance_api.janitor import Janitor
 from glance_api.leases import LeaseKeeper
-from glance_api.location_cipher import LocationCipher
+from glance_api.location_cipher import LocationCipher, cipher_from
 from glance_api.registry_client import FoundLease
 from glance_registry.db import audit, caretaking, images, rows, usage
 from glance_registry.db import leases as lease_rows
@@ -157,8 +157,7 @@ class Consistency:
 
     def __init__(self, conf: Configuration, database: Database) -> None:
         """Raises ConfigurationError or BadStoreConfiguration, naming the option."""
-        key = conf.metadata_encryption_key
-        self.cipher = LocationCipher(key) if key else None
+        self.cipher = cipher_from(conf)
         self.database = database
         self.stores = Stores.configured(conf)
         self.service = service_context(conf)
@@ -225,7 +224,7 @@ def permissions_from(args: Any) -> Permissions:
 
 def add_parsers(subparsers: Any) -> None:
     check = subparsers.add_parser("check", help="Compare the stores with the database.")
-    check.set_defaults(compare=lambda consistency, _args: consistency.check())
+    check.set_defaults(report=lambda conf, database, _args: Consistency(conf, database).check())
     reconcile = subparsers.add_parser("reconcile", help="Repair what check finds.")
     reconcile.add_argument("--dry-run", action="store_true", help="Only say what is found.")
     reconcile.add_argument(
@@ -240,7 +239,7 @@ def add_parsers(subparsers: Any) -> None:
         help="Delete the records of images whose bytes are gone.",
     )
     reconcile.set_defaults(
-        compare=lambda consistency, args: consistency.reconcile(
+        report=lambda conf, database, args: Consistency(conf, database).reconcile(
             permissions_from(args), dry_run=args.dry_run
         )
     )

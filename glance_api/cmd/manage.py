@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from common import config, errors, log
 from common.config import Configuration, ConfigurationError
-from glance_api.cmd import consistency
+from glance_api.cmd import consistency, locations
 from glance_registry.db import commands
 from glance_registry.db.engine import Database
 from glance_registry.db.metadefs import LoadMode
@@ -122,6 +122,7 @@ def _add_parsers(subparsers: Any) -> None:
         if name not in _WITHOUT_LEGACY_FORM:
             _add_legacy_parser(subparsers, name)
     consistency.add_parsers(subparsers)
+    locations.add_parsers(subparsers)
 
 
 def _add_legacy_parser(subparsers: Any, name: str) -> None:
@@ -154,8 +155,8 @@ def main() -> int:
     log.setup(conf, "manage")
     database = Database(database_settings(conf))
     try:
-        if getattr(conf.command, "compare", None) is not None:
-            return _compare(conf, database)
+        if getattr(conf.command, "report", None) is not None:
+            return _report(conf, database)
         print(conf.command.action(database, conf.command))
     except errors.GlanceError as error:
         return _fail(_explain(error))
@@ -166,9 +167,9 @@ def main() -> int:
     return 0
 
 
-def _compare(conf: Configuration, database: Database) -> int:
-    sides = consistency.Consistency(conf, database)
-    status, lines = conf.command.compare(sides, conf.command)
+def _report(conf: Configuration, database: Database) -> int:
+    """An action that concerns the stores too, and whose exit status says what it found."""
+    status, lines = conf.command.report(conf, database, conf.command)
     for line in lines:
         print(line)
     return int(status)

@@ -68,6 +68,10 @@ class HttpStore(Store):
     def validate(self, url: str) -> None:
         HttpLocation.parse(url)
 
+    def without_credentials(self, url: str) -> str | None:
+        # Whoever registered it brought them.
+        return url if HttpLocation.parse(url).credentials is None else None
+
     def size(self, ctx: RequestContext, url: str) -> int | None:
         location = HttpLocation.parse(url)
         deadline = time.monotonic() + self.outbound.rules.sizing_timeout

@@ -6,6 +6,7 @@ Requests are in `s3_bucket`, uploads in parts in `s3_multipart`, URLs in `s3_loc
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -147,6 +148,18 @@ class S3Store(Store):
         # Without keys it would be read with ours, whoever's image it is.
         if locations.parse(url).access_key is None:
             raise BadLocation()
+
+    def without_credentials(self, url: str) -> str | None:
+        location = locations.parse(url)
+        if location.access_key is None:
+            return url
+        conf, home = self.conf, self._home
+        configured = (conf["s3_store_access_key"], conf["s3_store_secret_key"])
+        if home is None or location.endpoint != home.endpoint:
+            return None
+        if (location.access_key, location.secret_key) != configured:
+            return None
+        return replace(location, access_key=None, secret_key=None).url
 
     def contents(self) -> Iterator[Stored]:
         if self._home is None:

@@ -145,6 +145,15 @@ class SwiftStore(Store):
     def validate(self, url: str) -> None:
         locations.parse(url)
 
+    def without_credentials(self, url: str) -> str | None:
+        location = locations.parse(url)
+        if location.user is None:
+            return url
+        reference = self._accounts.reference_of(location)
+        if reference is None:
+            return None
+        return SwiftLocation(location.container, location.name, reference=reference).url
+
     def contents(self) -> Iterator[Stored]:
         if self._accounts.default is None:
             return

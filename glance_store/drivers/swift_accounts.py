@@ -63,9 +63,22 @@ class Accounts:
                 raise BackendUnavailable("The store's account for this image is not configured.")
             return self._account_of(reference, self._ours)
         if location.user is not None:
-            settings = self.default or Reference("", "", "", self._version)
-            return self._account_of(settings.used_by(location), self._way_to(location))
+            return self._account_of(self._as_reference(location), self._way_to(location))
         return self._storage_account(ctx, location.base or "")
+
+    def reference_of(self, location: SwiftLocation) -> str | None:
+        """The reference that leads to the same account with the same credentials as a URL's."""
+        wanted = credentials.identity_of(self._as_reference(location))
+        names = sorted(self._references, key=lambda name: name != self.reference_name)
+        return next(
+            (name for name in names if credentials.identity_of(self._references[name]) == wanted),
+            None,
+        )
+
+    def _as_reference(self, location: SwiftLocation) -> Reference:
+        """The credentials in a URL, with what it does not say as default_swift_reference has it."""
+        settings = self.default or Reference("", "", "", self._version)
+        return settings.used_by(location)
 
     def of_service(self, storage_url: str) -> Account:
         """Any account, with default_swift_reference's rights: they need a reseller's role."""

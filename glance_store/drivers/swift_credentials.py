@@ -8,7 +8,7 @@ import importlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -190,6 +190,13 @@ def _versioned(reference: Reference) -> str:
     for ending in ("/v2.0", "/v2", "/v3"):
         base = base.removesuffix(ending)
     return base + ("/v2.0" if reference.auth_version == "2" else "/v3")
+
+
+def identity_of(reference: Reference) -> Reference:
+    """The reference in a form that is equal for all that mean the same account and key."""
+    if reference.auth_version == "1":
+        return replace(reference, auth_address=reference.auth_address.rstrip("/"))
+    return replace(reference, auth_address=_versioned(reference))
 
 
 def storage_urls(catalog: Sequence[Any], access: Access) -> tuple[str, ...]:

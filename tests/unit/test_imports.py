@@ -22,7 +22,11 @@ ARROWS = {
 
 # Administrators' programs that look at the database and at the stores in one process; the
 # daemons never do.
-ACROSS = ("glance_api/cmd/manage.py", "glance_api/cmd/consistency.py")
+ACROSS = (
+    "glance_api/cmd/manage.py",
+    "glance_api/cmd/consistency.py",
+    "glance_api/cmd/locations.py",
+)
 
 # Libraries that may be exchanged one day, or that only one place needs to know.
 CONFINED = {

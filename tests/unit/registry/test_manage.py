@@ -241,3 +241,13 @@ class TestMetadefs:
         assert run("db", "load_metadefs", "--path", str(directory)) == 1
         assert self.exported(run, tmp_path) == []
         assert run("db", "load_metadefs", "--path", str(directory / "none")) == 1
+
+
+@pytest.mark.parametrize("action", ["check", "reconcile", "rewrite-locations"])
+def test_an_unusable_key_for_locations_is_named(
+    run: Run, tmp_path: Path, action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "glance-manage.conf").open("a") as conf:
+        conf.write("[DEFAULT]\nmetadata_encryption_key = short\n")
+    assert run(action) == 1
+    assert capsys.readouterr().err.startswith("ERROR: metadata_encryption_key")

@@ -65,6 +65,27 @@ def conf(**options):
     return {**defaults, **account, **options}
 
 
+HOST = "s3.eu-central-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (f"s3+https://{HOST}/images/id", f"s3+https://{HOST}/images/id"),
+        (f"s3+https://access:secret@{HOST}/images/id", f"s3+https://{HOST}/images/id"),
+        (f"s3+https://access:secret@{HOST}/older/id", f"s3+https://{HOST}/older/id"),
+        # A caller's own, or of another service: our keys are not to be lent to them.
+        (f"s3+https://access:other@{HOST}/images/id", None),
+        (f"s3+https://other:secret@{HOST}/images/id", None),
+        (f"s3://access:secret@{HOST}/images/id", None),
+        ("s3+https://access:secret@elsewhere/images/id", None),
+    ],
+)
+def test_only_the_configured_keys_can_be_taken_out_of_a_url(url, expected):
+    """SEC-032."""
+    assert S3Store(conf()).without_credentials(url) == expected
+
+
 def test_an_incomplete_account_makes_the_store_read_only():
     for name in ("host", "access_key", "secret_key", "bucket"):
         store = S3Store(conf(**{f"s3_store_{name}": None}))

@@ -249,6 +249,35 @@ def test_containers_are_spread_as_in_glance(seed, image_id, container):
     assert store._container_for(image_id) == container
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("swift+config://ref1/glance/id", "swift+config://ref1/glance/id"),
+        ("swift+https://host/v1/AUTH_a/glance_id/id", "swift+https://host/v1/AUTH_a/glance_id/id"),
+        ("swift+https://tenant%3Auser:canary@auth/v2.0/glance/id", "swift+config://ref1/glance/id"),
+        ("swift://tenant%3Auser:canary@auth/v3/old/id", "swift+config://ref1/old/id"),
+        ("swift+https://other%3Auser:canary@auth/v2.0/glance/id", "swift+config://ref2/glance/id"),
+        # A caller's own, of another service, or one that the file means otherwise.
+        ("swift+https://tenant%3Auser:other@auth/v2.0/glance/id", None),
+        ("swift+https://somebody:canary@auth/v2.0/glance/id", None),
+        ("swift+http://tenant%3Auser:canary@auth/v2.0/glance/id", None),
+        ("swift+https://tenant%3Auser:canary@elsewhere/v3/glance/id", None),
+        ("swift+https://foreign%3Auser:canary@auth/v3/glance/id", None),
+    ],
+)
+def test_only_configured_credentials_can_be_taken_out_of_a_url(url, expected, tmp_path):
+    """SEC-032."""
+    account = "auth_version = 3\nauth_address = https://auth/v3\nkey = canary\n"
+    file = tmp_path / "glance-swift.conf"
+    file.write_text(
+        f"[ref0]\n{account}user = foreign:user\nuser_domain_id = elsewhere\n"
+        f"[ref1]\n{account}user = tenant:user\n"
+        f"[ref2]\n{account}user = other:user\n"
+    )
+    store = SwiftStore(conf(swift_store_config_file=str(file)))
+    assert store.without_credentials(url) == expected
+
+
 CATALOG_2 = (
     {
         "type": "object-store",
