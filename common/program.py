@@ -17,8 +17,6 @@ LOG = logging.getLogger(__name__)
 
 EXIT_CONFIGURATION = 1
 
-MakeSite = Callable[[], Site]
-
 
 def site_from(
     conf: Configuration,

@@ -17,8 +17,6 @@ CHUNK: Final = 512 * 1024
 # A chunk below this is hashed where it stands: handing it to a thread costs more.
 _INLINE_HASH: Final = 64 * 1024
 
-HASHING_ALGORITHMS: Final = ("sha256", "sha512", "blake2b")
-
 
 class Source(Protocol):
     """Where bytes come from. read(n) returns at most n bytes, b"" at the end.

@@ -23,7 +23,7 @@ _TIMES: Final = ("created_at", "updated_at", "deleted_at")
 _IGNORED: Final = ("copy_from", "uri")
 _FIELDS: Final = frozenset({*CORE_FIELDS, "location", "store", *_IGNORED})
 
-MAX_INTEGER: Final = 2**63 - 1
+_MAX_INTEGER: Final = 2**63 - 1
 
 _INTEGER: Final = re.compile(r"\s*[+-]?[0-9]+\s*\Z")
 _MOST_DIGITS: Final = 1000
@@ -56,6 +56,8 @@ def read_meta(environ: Mapping[str, Any], decode_mode: str) -> Meta:
     for name, raw in environ["headers_raw"]:
         lowered = name.lower()
         if lowered == "x-glance-api-copy-from":
+            if meta.copy_from is not None:
+                raise errors.Invalid(f"Invalid value: header {lowered} was sent twice.")
             meta.copy_from = _check_text("copy_from", decode_value(environ, raw, decode_mode))
         elif lowered == "x-glance-registry-purge-props":
             meta.purge = parse_boolean(raw)
@@ -110,10 +112,10 @@ def _parse_integer(name: str, text: str | None) -> int | None:
             message = f"Invalid value {text!r} for {name}: must be an integer."
         raise errors.Invalid(message)
     # Of so many digits that int() refuses to read them.
-    number = int(text) if len(text) < _MOST_DIGITS else MAX_INTEGER + 1
+    number = int(text) if len(text) < _MOST_DIGITS else _MAX_INTEGER + 1
     if number < 0:
         raise errors.Invalid(f"Invalid value {number} for {name}: Cannot be a negative value.")
-    if number > MAX_INTEGER:
+    if number > _MAX_INTEGER:
         raise errors.Invalid(f"Invalid value for {name}: value out of range.")
     return number
 

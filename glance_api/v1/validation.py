@@ -14,7 +14,6 @@ from glance_api.v1.headers import Meta
 _MAX_NAME: Final = 255
 _MAX_CHECKSUM: Final = 32
 _MAX_ID: Final = 36
-_MAX_INT32: Final = 2**31 - 1
 
 
 def check_fields(fields: dict[str, Any], formats: Formats) -> None:
@@ -28,12 +27,6 @@ def check_fields(fields: dict[str, Any], formats: Formats) -> None:
     checksum = fields.get("checksum")
     if checksum is not None and len(checksum) > _MAX_CHECKSUM:
         raise errors.Invalid(f"Invalid checksum: longer than {_MAX_CHECKSUM} characters.")
-
-
-def check_ranges(fields: Mapping[str, Any]) -> None:
-    for name in ("min_disk", "min_ram"):
-        if fields.get(name, 0) > _MAX_INT32:
-            raise errors.Invalid(f"Invalid value for {name}: value out of range.")
 
 
 def _check_format(fields: Mapping[str, Any], name: str, allowed: frozenset[str]) -> None:

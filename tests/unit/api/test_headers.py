@@ -31,6 +31,13 @@ def test_two_spellings_of_one_field_are_refused() -> None:
         read(("x-image-meta-disk_format", "raw"), ("x-image-meta-disk-format", "iso"))
 
 
+def test_two_sources_are_refused() -> None:
+    """SEC-060: never take one silently."""
+    name = "x-glance-api-copy-from"
+    with pytest.raises(errors.Invalid, match="twice"):
+        read((name, "http://a/"), (name.title(), "http://b/"))
+
+
 def test_an_unknown_field_is_refused_by_name() -> None:
     """V1-IMG-103."""
     for name in ("foo", "locations", "location_data"):
