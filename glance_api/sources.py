@@ -9,6 +9,7 @@ from glance_api.formats import check_formats_set
 from glance_api.layers.base import Source
 from glance_store.loader import Stores
 
+
 @dataclass(frozen=True)
 class SourceChecks:
     stores: Stores
