@@ -57,6 +57,7 @@ _COLUMNS: Final = (
     image_leases.c.expires_at,
 )
 _BY_TOKEN: Final = sa.select(*_COLUMNS).where(image_leases.c.token == sa.bindparam("t"))
+_BY_TOKEN_LOCKED: Final = _BY_TOKEN.with_for_update()
 _DELETE: Final = image_leases.delete().where(image_leases.c.token == sa.bindparam("t"))
 
 
@@ -100,11 +101,12 @@ def _lease(columns: Sequence[Any]) -> Lease:
 
 def end(connection: Connection, token: str, image_id: str) -> bool:
     """Remove the lease of an image and what it reserved; False if it has ended already."""
-    lease = find(connection, token)
-    if lease is None or lease.image_id != image_id:
+    # Locked, because what it has reserved may grow until the row is gone.
+    row = connection.execute(_BY_TOKEN_LOCKED, {"t": token}).first()
+    if row is None or row.image_id != image_id:
         return False
-    if not connection.execute(_DELETE, {"t": token}).rowcount:
-        return False
+    lease = _lease(row)
+    connection.execute(_DELETE, {"t": token})
     usage.add(connection, lease.owner, reserved=-lease.reserved)
     return True
 

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from glance_registry.db import models, sync, usage
+from glance_registry.db import models, rows, sync, usage
 from glance_registry.db.engine import Database, DatabaseSettings
 from tests.conformance.test_registry_leases import lease
 from tests.registry import ADMIN, Registry, sqlite_database, user
+from tests.servers.mariadb import MariaDB
 
 CALLERS = 8
 
@@ -112,6 +114,28 @@ def test_reservations_do_not_pass_a_quota_together(registries: list[Registry]) -
 
     assert Counter(together(registries, grow)) == {"held": 3, "refused": CALLERS - 3}
     assert registries[0].database.write(usage.recount) == 0
+
+
+def test_an_end_gives_back_what_was_reserved_until_then(mariadb: MariaDB) -> None:
+    """I-7: also where the reservation grows while the lease is being ended."""
+    url = mariadb.create()
+    sync.sync(Database(DatabaseSettings(url)))
+    one, other = (Registry.over(Database(DatabaseSettings(url))) for _ in range(2))
+    wanted = lease(reserve=1)
+    one.call("POST", "/images", {"image": {"status": "saving"}, "lease": wanted})
+    lock_image = rows.image_row
+
+    def grow(*args: Any, **options: Any) -> Any:
+        entry = {"token": wanted["token"], "reserve": 5}
+        assert other.call("PUT", "/leases", {"leases": [entry], "seconds": 30}).status_int == 200
+        return lock_image(*args, **options)
+
+    with patch.object(rows, "image_row", grow):
+        assert one.call("DELETE", f"/leases/{wanted['token']}").status_int == 204
+    assert one.rows(models.image_leases) == []
+    assert one.database.write(usage.recount) == 0
+    for registry in (one, other):
+        registry.database.dispose()
 
 
 def test_one_of_several_claims_succeeds(registries: list[Registry]) -> None:
