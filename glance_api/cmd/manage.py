@@ -150,10 +150,10 @@ def main() -> int:
     os.umask(0o027)
     try:
         conf = _load()
+        log.setup(conf, "manage")
+        database = Database(database_settings(conf))
     except ConfigurationError as error:
         return _fail(str(error))
-    log.setup(conf, "manage")
-    database = Database(database_settings(conf))
     try:
         if getattr(conf.command, "report", None) is not None:
             return _report(conf, database)

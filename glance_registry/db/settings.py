@@ -1,16 +1,27 @@
 """Section [database] of a configuration as typed settings."""
 
-import importlib.util
+from typing import Final
 
+from sqlalchemy import URL
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from common.config import Configuration, ConfigurationError
 from glance_registry.db.engine import DatabaseSettings
 
+# What a URL of Mitaka's days means where that driver is not installed.
+_STAND_INS: Final = {
+    "mysql": "mysql+pymysql",
+    "mysql+mysqldb": "mysql+pymysql",
+    "postgresql": "postgresql+psycopg2",
+}
+
 
 def database_settings(conf: Configuration) -> DatabaseSettings:
-    """The settings a configuration means; without `connection`, the SQLite file `sqlite_db`."""
+    """The settings a configuration means; without `connection`, the SQLite file `sqlite_db`.
+
+    Raises ConfigurationError.
+    """
     options = conf.database
     return DatabaseSettings(
         connection=_installed_driver(options.connection or f"sqlite:///{options.sqlite_db}"),
@@ -29,7 +40,7 @@ def database_settings(conf: Configuration) -> DatabaseSettings:
 
 
 def _installed_driver(connection: str) -> str:
-    """connection with PyMySQL for MySQL-Python, which a URL of Mitaka's days means."""
+    """connection, with a driver that is installed."""
     try:
         url = make_url(connection)
     except (ArgumentError, ValueError):
@@ -37,6 +48,19 @@ def _installed_driver(connection: str) -> str:
         raise ConfigurationError(
             "Option connection of section [database] is not a URL of a database"
         ) from None
-    if url.drivername in ("mysql", "mysql+mysqldb") and not importlib.util.find_spec("MySQLdb"):
-        url = url.set(drivername="mysql+pymysql")
-    return url.render_as_string(hide_password=False)
+    candidates = (url, url.set(drivername=_STAND_INS.get(url.drivername, url.drivername)))
+    found = next(filter(_is_installed, candidates), None)
+    if found is None:
+        raise ConfigurationError(
+            "Option connection of section [database] needs a driver that is not installed: "
+            f"{url.drivername}"
+        )
+    return found.render_as_string(hide_password=False)
+
+
+def _is_installed(url: URL) -> bool:
+    try:
+        url.get_dialect().import_dbapi()
+    except (NoSuchModuleError, ImportError):
+        return False
+    return True

@@ -1,6 +1,7 @@
 """Section [database] as an operator wrote it."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_a_mysql_url_of_mitakas_days_works(tmp_path: Path, scheme: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["mysql+pymysql://g:p@db/glance", "sqlite:////var/x.sqlite", "postgresql://g:p@db/glance"],
+    ["mysql+pymysql://g:p@db/glance", "sqlite:////var/x.sqlite"],
 )
 def test_other_urls_stay_as_they_are(tmp_path: Path, url: str) -> None:
     assert connection(tmp_path, url) == url
@@ -37,3 +38,10 @@ def test_a_text_that_is_no_url_stops_the_start_without_being_shown(tmp_path: Pat
         connection(tmp_path, "glance:canary@db")
     assert "canary" not in str(stopped.value)
     assert stopped.value.__cause__ is None
+
+
+@pytest.mark.parametrize("scheme", ["mysql+nonesuch", "nonesuch"])
+def test_a_driver_that_is_not_installed_stops_the_start(tmp_path: Path, scheme: str) -> None:
+    """SEC-082: rather than every request."""
+    with pytest.raises(config.ConfigurationError, match=f"connection.*{re.escape(scheme)}"):
+        connection(tmp_path, f"{scheme}://glance:canary@db/glance")

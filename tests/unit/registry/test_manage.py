@@ -251,3 +251,18 @@ def test_an_unusable_key_for_locations_is_named(
         conf.write("[DEFAULT]\nmetadata_encryption_key = short\n")
     assert run(action) == 1
     assert capsys.readouterr().err.startswith("ERROR: metadata_encryption_key")
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("log_file = /nonexistent/log", "log_file"), ("[database]\nconnection = x", "connection")],
+)
+def test_what_cannot_be_used_is_told_in_a_line_that_names_it(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, name: str
+) -> None:
+    """SEC-082"""
+    (tmp_path / "glance-manage.conf").write_text(f"[DEFAULT]\n{option}\n")
+    assert run("db_version") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ERROR: ")
+    assert name in line
