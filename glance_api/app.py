@@ -164,6 +164,7 @@ def build(conf: Configuration) -> tuple[Application, Api]:
 
 
 def registry_client(conf: Configuration) -> RegistryClient:
+    """Raises ConfigurationError, naming the option."""
     endpoint = Endpoint(
         # 0.0.0.0, upstream's default, means this host.
         host="127.0.0.1" if conf.registry_host == "0.0.0.0" else conf.registry_host,
@@ -187,12 +188,18 @@ def _registry_tls(conf: Configuration) -> ssl.SSLContext:
             "registry_client_key_file and registry_client_cert_file must be given together"
         )
     bundle = path("registry_client_ca_file") or next(filter(os.path.exists, _CA_BUNDLES), None)
-    context = ssl.create_default_context(cafile=bundle)
+    try:
+        context = ssl.create_default_context(cafile=bundle)
+        if key and cert:
+            context.load_cert_chain(cert, key)
+    except OSError as error:
+        raise ConfigurationError(
+            "registry_client_ca_file, registry_client_cert_file or registry_client_key_file "
+            f"cannot be used: {error.strerror or error}"
+        ) from error
     if conf.registry_client_insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if key and cert:
-        context.load_cert_chain(cert, key)
     return context
 
 

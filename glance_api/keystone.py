@@ -16,13 +16,15 @@ class TokenFetcher:
     """A token of one account, fetched on first use and again before it expires."""
 
     def __init__(self, make_plugin: Callable[[], Any], *, insecure: bool, cafile: str | None):
+        """Raises ConfigurationError where the library that asks Keystone is not installed."""
+        self._keystone = _keystoneauth()
         self._make_plugin = make_plugin
         self._verify: bool | str = False if insecure else cafile or True
         self._session: Any = None
 
     def token(self) -> str:
         """Raises ServiceUnavailable where Keystone gives none."""
-        keystone = _keystoneauth()
+        keystone = self._keystone
         try:
             if self._session is None:
                 self._session = keystone.session.Session(
