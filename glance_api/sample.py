@@ -36,9 +36,6 @@ _HEADINGS: Final = {
 }
 
 _SECTIONS: Final = {
-    "task": "Of Images API v2: accepted and ignored.",
-    "taskflow_executor": "Of Images API v2: accepted and ignored.",
-    "store_type_location_strategy": "Of Images API v2: accepted and ignored.",
     "keystone_authtoken": "Of the token filter in the keystone flavors. See the documentation of "
     "keystonemiddleware for more. admin_user, admin_password, admin_tenant_name and identity_uri "
     "of older files are understood too.",

@@ -36,6 +36,8 @@ def build(conf: Configuration) -> Application:
 def app_factory(_global_conf: dict[str, str], **_local_conf: str) -> Application:
     """paste.deploy's: the routes at the end of a pipeline."""
     conf: Any = configuration()
+    if not conf.enable_v1_registry:
+        return FaultFilter(Router([]))
     database = _database.get(None) or Database(database_settings(conf))
     lists = ListSettings(conf.limit_param_default, conf.api_limit_max, conf.sharing.list_unaccepted)
     limits = OwnerLimits(conf.limits.images_per_tenant, conf.limits.queued_images_per_tenant)

@@ -13,7 +13,11 @@ VERSIONS: Final = (
         help="Serve /v1. Off, v1 vanishes from the version documents and its paths answer 300.",
     ),
     cfg.BoolOpt("enable_v2_api", default=True, help="Accepted and ignored: there is no v2 here."),
-    cfg.BoolOpt("enable_v1_registry", default=True, help="Serve the registry's v1 routes."),
+    cfg.BoolOpt(
+        "enable_v1_registry",
+        default=True,
+        help="Serve the registry's routes. Off, they answer 404, and no API works with it.",
+    ),
     cfg.BoolOpt(
         "enable_v2_registry", default=True, help="Accepted and ignored: there is no v2 here."
     ),

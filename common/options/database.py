@@ -21,7 +21,12 @@ CONNECTION: Final = (
         help="SQLAlchemy URL of the database, such as mysql+pymysql://user:password@host/glance or "
         "sqlite:////var/lib/glance/glance.sqlite.",
     ),
-    cfg.StrOpt("slave_connection", secret=True, help="URL of a read-only replica, for reads."),
+    cfg.StrOpt(
+        "slave_connection",
+        secret=True,
+        help="Accepted and ignored: whoever has written reads what he wrote, so there is no "
+        "reading from a replica.",
+    ),
     cfg.StrOpt(
         "sqlite_db",
         default="oslo.sqlite",
@@ -38,7 +43,7 @@ CONNECTION: Final = (
         "backend",
         default="sqlalchemy",
         deprecated_opts=_old("db_backend"),
-        help="Database back end.",
+        help="Accepted and ignored: there is one.",
     ),
     cfg.StrOpt(
         "mysql_sql_mode", default="TRADITIONAL", help="SQL mode of a session; empty: the server's."
@@ -56,7 +61,7 @@ POOL: Final = (
         "min_pool_size",
         default=1,
         deprecated_opts=_old("sql_min_pool_size", "DATABASE.sql_min_pool_size"),
-        help="Connections kept open.",
+        help="Accepted and ignored: connections are opened when they are needed.",
     ),
     cfg.IntOpt(
         "max_pool_size",
@@ -82,13 +87,14 @@ RETRIES: Final = (
         default=10,
         min=-1,
         deprecated_opts=_old("sql_max_retries", "DATABASE.sql_max_retries"),
-        help="Attempts to connect at start; -1 means for ever.",
+        help="Accepted and ignored: the registry starts without its database, and answers 503 "
+        "until it is there.",
     ),
     cfg.IntOpt(
         "retry_interval",
         default=10,
         deprecated_opts=_old("sql_retry_interval", "DATABASE.reconnect_interval"),
-        help="Seconds between these attempts.",
+        help="Accepted and ignored, as max_retries is.",
     ),
     cfg.BoolOpt(
         "use_db_reconnect", default=False, help="Repeat a statement after a lost connection."
@@ -106,19 +112,19 @@ DEBUGGING: Final = (
         min=0,
         max=100,
         deprecated_opts=_old("sql_connection_debug"),
-        help="Logging of SQL: 0 none, 50 statements, 100 results too.",
+        help="Accepted and ignored: SQL is not logged.",
     ),
     cfg.BoolOpt(
         "connection_trace",
         default=False,
         deprecated_opts=_old("sql_connection_trace"),
-        help="Put the Python stack into SQL comments.",
+        help="Accepted and ignored.",
     ),
     cfg.BoolOpt(
         "use_tpool",
         default=False,
         deprecated_opts=_old("dbapi_use_tpool"),
-        help="Run database calls in native threads.",
+        help="Accepted and ignored: the database that needs threads has them.",
     ),
 )
 
@@ -127,7 +133,7 @@ LOCKS: Final = (
         "disable_process_locking",
         default=False,
         deprecated_group="DEFAULT",
-        help="Do not lock between processes.",
+        help="Accepted and ignored.",
     ),
     cfg.StrOpt("lock_path", deprecated_group="DEFAULT", help="Directory for lock files."),
 )

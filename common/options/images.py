@@ -70,7 +70,7 @@ DOWNLOADS: Final = (
     cfg.BoolOpt(
         "conditional",
         default=True,
-        help="Send ETag and answer a matching If-None-Match with 304.",
+        help="Answer an If-None-Match that names the image's ETag with 304.",
     ),
 )
 
@@ -101,29 +101,31 @@ SCRUBBER: Final = (
     ),
 )
 
+_NO_CACHE: Final = "Accepted and ignored, as this version has no cache: "
+
 CACHE: Final = (
-    cfg.StrOpt("image_cache_dir", help="Directory of the local image cache."),
+    cfg.StrOpt("image_cache_dir", help=f"{_NO_CACHE}directory of the local image cache."),
     cfg.StrOpt(
         "image_cache_driver",
         default="sqlite",
-        help="Where the cache keeps its books: sqlite or xattr.",
+        help=f"{_NO_CACHE}where it keeps its books, sqlite or xattr.",
     ),
     cfg.StrOpt(
         "image_cache_sqlite_db",
         default="cache.db",
-        help="File of the sqlite driver, relative to image_cache_dir.",
+        help=f"{_NO_CACHE}file of the sqlite driver, relative to image_cache_dir.",
     ),
     cfg.IntOpt(
         "image_cache_max_size",
         default=10737418240,
         min=0,
-        help="Bytes that the pruner cuts the cache down to.",
+        help=f"{_NO_CACHE}bytes that the pruner cuts it down to.",
     ),
     cfg.IntOpt(
         "image_cache_stall_time",
         default=86400,
         min=0,
-        help="Seconds after which an incomplete file is removed.",
+        help=f"{_NO_CACHE}seconds after which an incomplete file is removed.",
     ),
 )
 

@@ -47,7 +47,7 @@ AREAS: Final = (
         "profiler",
         "AR",
         ("enabled", "bool", False, "Trace requests that are signed."),
-        ("trace_sqlalchemy", "bool", False, "Trace SQL too."),
+        ("trace_sqlalchemy", "bool", False, "Accepted and ignored: SQL is not traced."),
         (
             "hmac_keys",
             "string",

@@ -142,7 +142,9 @@ REGISTRY_CREDENTIALS: Final = (
         help="How to authenticate when there is no auth_url: noauth or keystone.",
     ),
     cfg.StrOpt(
-        "auth_region", deprecated_for_removal=True, help="Keystone region for these credentials."
+        "auth_region",
+        deprecated_for_removal=True,
+        help="Accepted and ignored: where the registry is, registry_host says.",
     ),
 )
 

@@ -1,6 +1,7 @@
 """The tables of options agree with Mitaka's, whose data is in options.csv beside this file."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,23 @@ def test_options_that_hold_credentials_are_secret() -> None:
         ("oslo_messaging_rabbit", "rabbit_password"),
         ("profiler", "hmac_keys"),
     }
+
+
+def test_an_option_that_nothing_reads_says_so() -> None:
+    packages = ("common", "glance_api", "glance_registry", "glance_store")
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for package in packages
+        for path in Path(__file__).parents[3].joinpath(package).rglob("*.py")
+        if path.parent.name != "options"
+    )
+    silent = [
+        f"[{area.section}] {option.dest}"
+        for area in AREAS
+        for option in area.options
+        if not area.library
+        and not re.search(rf"[.\"']{option.dest}\b", code)
+        and not option.help.startswith("Accepted and ignored")
+    ]
+    # oslo.messaging reads it itself.
+    assert silent == ["[oslo_messaging_notifications] topics"]
