@@ -23,6 +23,11 @@ LOG = logging.getLogger(__name__)
 
 _RENEW_SECONDS: Final = 1.0
 
+# The part of its life that a lease may still have when it is due, and how many are renewed in
+# one request; the registry takes no more than ten times as many.
+_DUE: Final = 2 / 3
+_AT_ONCE: Final = 1000
+
 # An upload of unknown size reserves this much of its owner's quota ahead of its bytes.
 _RESERVE_AHEAD: Final = 8 * 1024 * 1024
 
@@ -184,20 +189,34 @@ class LeaseKeeper:
         raise errors.StorageQuotaFull()
 
     def renew(self) -> None:
-        """Renew every lease once, and abort the uploads whose lease or image is gone."""
-        held = dict(self._held)
-        # One that is only being begun need not be known to the registry yet.
-        watched = [item for item in held.values() if item.upload is not None]
+        """Renew what is due, and abort the uploads whose lease or image is gone.
+
+        An upload is always due, so that it hears soon of its image's end; what only waits, as
+        thousands of copies may, is renewed in good time.
+        """
+        late = time.monotonic() + self.seconds * _DUE
+        due = [
+            item
+            for item in list(self._held.values())
+            if item.upload is not None or item.valid_until < late
+        ]
         try:
-            states = self.registry.renew(NOBODY, dict.fromkeys(held), self.seconds)
+            for start in range(0, len(due), _AT_ONCE):
+                self._renew(due[start : start + _AT_ONCE])
         except errors.GlanceError as error:
             LOG.warning("leases could not be renewed: %s", error)
-            self._abort_expired(watched)
-            return
+            self._abort_expired(due)
+
+    def _renew(self, due: Sequence[_Held]) -> None:
+        # One that is only being begun need not be known to the registry yet.
+        watched = [item for item in due if item.upload is not None]
+        tokens = [item.lease.token for item in due]
+        states = self.registry.renew(NOBODY, dict.fromkeys(tokens), self.seconds)
         now = time.monotonic()
-        for token, state in states.items():
-            if state.state == "held" and token in held:
-                held[token].valid_until = now + self.seconds
+        for item in due:
+            found = states.get(item.lease.token)
+            if found is not None and found.state == "held":
+                item.valid_until = now + self.seconds
         for item in watched:
             found = states.get(item.lease.token)
             if found is None or found.deleted or found.state == "lost":
@@ -212,10 +231,10 @@ class LeaseKeeper:
                 except Exception:
                     LOG.exception("renewing leases failed")
 
-    def _abort_expired(self, watched: Sequence[_Held]) -> None:
+    def _abort_expired(self, held: Sequence[_Held]) -> None:
         # Past this moment another worker may have claimed the lease and removed the bytes.
         now = time.monotonic()
-        for item in watched:
+        for item in held:
             if item.valid_until < now:
                 self._abort(item, LeaseLost())
 

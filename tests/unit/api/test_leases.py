@@ -6,7 +6,7 @@ import pytest
 
 from common import errors
 from common.context import RequestContext
-from common.lease import UPLOAD, Lease
+from common.lease import COPY, UPLOAD, Lease
 from common.upload import BytesSource, Upload
 from glance_api.leases import LeaseKeeper, LeaseLost
 from glance_api.registry_client import LeaseState
@@ -20,10 +20,12 @@ class Records:
         self.known = True
         self.meanwhile: Callable[[], object] = lambda: None
         self.away = False
+        self.renewed: list[int] = []
 
     def renew(
         self, ctx: RequestContext, reserves: Mapping[str, int | None], seconds: int, quota: int = 0
     ) -> dict[str, LeaseState]:
+        self.renewed.append(len(reserves))
         states = dict.fromkeys(reserves, self.state) if self.known else {}
         self.meanwhile()
         if self.away:
@@ -104,12 +106,15 @@ def test_an_upload_whose_lease_or_image_is_gone_is_aborted(
 
 
 def test_a_lease_that_is_only_being_begun_is_not_lost(
-    records: Records, keeper: LeaseKeeper, lease: Lease, upload: Upload
+    records: Records, keeper: LeaseKeeper, upload: Upload
 ) -> None:
     """The renewal was on its way before the record of the lease was written."""
+    lease = Lease(token="1", image_id="i", kind=UPLOAD, store="file", worker="w", seconds=5)
+    keeper.keep(lease)
     records.known = False
     records.meanwhile = lambda: keeper.watch(lease, upload)
     keeper.renew()
+    assert records.renewed == [1]
     assert upload.read() == b"content"
 
 
@@ -144,3 +149,21 @@ def test_a_registry_that_is_away_costs_an_upload_nothing_until_its_lease_runs_ou
     keeper.renew()
     with pytest.raises(LeaseLost):
         expired.read()
+
+
+def test_ten_thousand_copies_that_wait_do_not_cost_an_upload_its_lease(
+    records: Records, keeper: LeaseKeeper, lease: Lease, upload: Upload
+) -> None:
+    """SEC-079: they are renewed when they are due, in requests that the registry takes."""
+    for number in range(10_000):
+        keeper.keep(keeper.new(COPY, str(number), "file"))
+    keeper.watch(lease, upload)
+    keeper.renew()
+    assert records.renewed == [1]
+    for item in keeper._held.values():
+        item.valid_until -= 15
+    keeper.renew()
+    assert sum(records.renewed) == 1 + 10_001
+    assert max(records.renewed) <= 1000
+    keeper.renew()
+    assert records.renewed[-1] == 1
