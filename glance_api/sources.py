@@ -27,7 +27,7 @@ class SourceChecks:
                 continue
             scheme, colon, _ = url.partition(":")
             if not colon or scheme not in self.stores.external_schemes:
-                raise errors.Invalid(f"External sources are not supported: '{_shown(url)}'")
+                raise _unsupported(url)
 
     def check(self, ctx: RequestContext, image: Image, source: Source) -> None:
         """Check source for image as it will be, and fill in its remote size.
@@ -42,12 +42,19 @@ class SourceChecks:
         url = source.location or source.copy_from
         if url:
             self.stores.for_url(url).validate_external(url)
+        if source.copy_from:
+            self._check_rights(ctx, source.copy_from)
         if source.body is not None or source.location:
             check_formats_set(image)
         if url and (source.location or source.size is None):
             source.remote_size = self._remote_size(ctx, url)
         if source.location:
             self._check_location_size(source)
+
+    def _check_rights(self, ctx: RequestContext, url: str) -> None:
+        """A copy takes no more rights than its caller's; for a location, policy decides."""
+        if not ctx.is_admin and self.stores.lends_rights(ctx, url):
+            raise _unsupported(url)
 
     def _remote_size(self, ctx: RequestContext, url: str) -> int | None:
         try:
@@ -65,6 +72,10 @@ class SourceChecks:
             raise errors.Invalid("The source does not tell its size.")
         if source.size and source.remote_size and source.size != source.remote_size:
             raise errors.Conflict("The declared size differs from the size of the source.")
+
+
+def _unsupported(url: str) -> errors.Invalid:
+    return errors.Invalid(f"External sources are not supported: '{_shown(url)}'")
 
 
 def _shown(url: str) -> str:

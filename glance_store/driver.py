@@ -120,6 +120,14 @@ class Store(abc.ABC):
         """
         self.validate(url)
 
+    def lends_rights(self, ctx: RequestContext, url: str) -> bool:
+        """Whether url is read with the service's own rights, neither ctx nor url bringing any.
+
+        A caller who copies from one is asked nothing about what is behind it: that is then for
+        administrators. Must not connect. Raises BadLocation.
+        """
+        return False
+
     def without_credentials(self, url: str) -> str | None:
         """A URL of the same bytes that holds no credentials; url itself if it is one.
 

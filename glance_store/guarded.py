@@ -81,6 +81,10 @@ class GuardedStore(Store):
         with self._guard_url("validate", url):
             self._driver.validate_external(url)
 
+    def lends_rights(self, ctx: RequestContext, url: str) -> bool:
+        with self._guard_url("lends_rights", url):
+            return self._driver.lends_rights(ctx, url)
+
     def without_credentials(self, url: str) -> str | None:
         with self._guard_url("without_credentials", url):
             return self._driver.without_credentials(url)

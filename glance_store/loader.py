@@ -139,6 +139,16 @@ class Stores:
             raise errors.Invalid(f"Required store {name} is invalid")
         return self._by_scheme[name]
 
+    def lends_rights(self, ctx: RequestContext, url: str) -> bool:
+        """Whether a copy from url would be read with the service's rights instead of ctx's.
+
+        A scheme that the operator has listed in allowed_schemes is anybody's to copy from.
+        """
+        scheme = url.partition(":")[0]
+        if scheme in self.outbound.rules.allowed_schemes:
+            return False
+        return self.for_scheme(scheme).lends_rights(ctx, url)
+
     def external_size(self, ctx: RequestContext, url: str) -> int | None:
         """The size of what a caller's url leads to, None if the source does not tell.
 

@@ -58,7 +58,8 @@ OPTIONS: Final = (
         "allowed_schemes",
         default=[],
         help="Schemes of URLs that callers may give as location or copy-from. Empty: those of "
-        "the enabled stores. Those that name this host's own files or credentials are never "
+        "the enabled stores; of those that are read with the service's own rights, only "
+        "administrators may copy. Those that name this host's own files or credentials are never "
         "allowed.",
     ),
     cfg.ListOpt(

@@ -190,6 +190,9 @@ class CinderStore(Store):
     def validate(self, url: str) -> None:
         volume_id_of(url)
 
+    def lends_rights(self, ctx: RequestContext, url: str) -> bool:
+        return self._access.is_own
+
     def _create(
         self, volumes: Volumes, image_id: str, metadata: Mapping[str, str], size: int | None
     ) -> Volume:

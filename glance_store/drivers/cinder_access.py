@@ -67,6 +67,11 @@ class Access:
                 ", cinder_store_".join(_CREDENTIALS),
             )
 
+    @property
+    def is_own(self) -> bool:
+        """Whether requests carry configured credentials, whoever the caller is."""
+        return self._own is not None
+
     def volumes(self, ctx: RequestContext) -> Volumes:
         """The volumes of whoever owns images in Cinder: ourselves, or the caller."""
         with domain_errors():

@@ -281,6 +281,9 @@ class RBDStore(Store):
     def validate(self, url: str) -> None:
         _Address.of(url)
 
+    def lends_rights(self, ctx: RequestContext, url: str) -> bool:
+        return True
+
     def contents(self) -> Iterator[Stored]:
         with self._open_own_pool() as pool:
             images = self._images(pool)

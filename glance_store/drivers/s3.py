@@ -149,6 +149,9 @@ class S3Store(Store):
         if locations.parse(url).access_key is None:
             raise BadLocation()
 
+    def lends_rights(self, ctx: RequestContext, url: str) -> bool:
+        return locations.parse(url).access_key is None
+
     def without_credentials(self, url: str) -> str | None:
         location = locations.parse(url)
         if location.access_key is None:

@@ -198,6 +198,10 @@ class SheepdogStore(Store):
     def validate(self, url: str) -> None:
         _Address.of(url)
 
+    def lends_rights(self, ctx: RequestContext, url: str) -> bool:
+        # There are no rights in Sheepdog: whoever reaches a cluster reads all of it.
+        return True
+
     def contents(self) -> Iterator[Stored]:
         vdis = {vdi.name: vdi for vdi in self._own.vdis()}
         marked = {name.removesuffix(_MARK) for name in vdis if name.endswith(_MARK)}

@@ -145,6 +145,9 @@ class SwiftStore(Store):
     def validate(self, url: str) -> None:
         locations.parse(url)
 
+    def lends_rights(self, ctx: RequestContext, url: str) -> bool:
+        return locations.parse(url).user is None and ctx.token is None
+
     def without_credentials(self, url: str) -> str | None:
         location = locations.parse(url)
         if location.user is None:

@@ -19,6 +19,8 @@ from glance_store.testing import (
     content_of,
     upload_of,
 )
+from tests.functional.daemons import RAW
+from tests.functional.steps import path, upload, wait_for_status
 from tests.integration.lifecycle import StoreLifecycle
 from tests.integration.unfinished import killed_add
 from tests.servers.ceph import Ceph
@@ -381,3 +383,17 @@ class TestLifecycle(StoreLifecycle):
     @classmethod
     def stored(cls, backend):
         return lambda: set(backend.rados_objects()) - LISTS
+
+    def test_only_an_administrator_copies_what_the_services_rights_open(self, service, backend):
+        """SEC-040: whoever knows the id of another tenant's image knows its URL."""
+        image_id = upload(service.caller("t1"), b"private").image["id"]
+        source = {"x-glance-api-copy-from": f"rbd://{backend.fsid}/images/{image_id}/snap"}
+        stranger, admin = service.caller("t2"), service.caller("ops", "admin")
+        queued = stranger.post("/v1/images", RAW).image["id"]
+        assert stranger.post("/v1/images", {**RAW, **source}).status == 400
+        assert stranger.put(path(queued), source).status == 400
+        copied = admin.post("/v1/images", {**RAW, **source}).image["id"]
+        assert wait_for_status(admin, copied, "active", "killed") == "active"
+        assert admin.get(path(copied)).content == b"private"
+        for each in (image_id, queued, copied):
+            assert admin.delete(path(each)).status == 200

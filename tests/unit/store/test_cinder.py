@@ -398,6 +398,13 @@ class TestConfiguration:
         with pytest.raises(BadStoreConfiguration, match="cinder_catalog_info"):
             CinderStore(conf(cinder_catalog_info=info))
 
+    def test_only_configured_credentials_are_lent(self):
+        """SEC-040."""
+        names = ("auth_address", "user_name", "password", "project_name")
+        account = {f"cinder_store_{name}": "http://x" for name in names}
+        assert CinderStore(conf(**account)).lends_rights(CTX, "cinder://id")
+        assert not CinderStore(conf()).lends_rights(CTX, "cinder://id")
+
     def test_options_are_mitakas(self):
         """10.22."""
         defaults = {option.name: option.default for option in CinderStore.options}

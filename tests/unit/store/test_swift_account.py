@@ -328,6 +328,15 @@ def test_a_token_is_offered_to_every_store_of_the_catalog_and_no_other():
             store._place(ctx, f"swift+{url}/container/object")
 
 
+def test_the_services_rights_are_lent_where_neither_url_nor_caller_brings_any():
+    """SEC-040."""
+    store = SwiftStore(conf(**ACCOUNT))
+    theirs, ours = "swift+https://one/v1/A/c/o", "swift+https://t%3Au:key@one/v1/c/o"
+    assert store.lends_rights(CTX, theirs)
+    assert not store.lends_rights(RequestContext(token="t"), theirs)
+    assert not store.lends_rights(CTX, ours)
+
+
 def test_without_a_token_or_rights_of_its_own_the_store_refuses():
     store = SwiftStore(conf(swift_store_multi_tenant=True))
     with pytest.raises(errors.Forbidden):
