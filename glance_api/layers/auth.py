@@ -51,8 +51,12 @@ class AuthLayer(ImageLayer):
     def _check_frozen(self, ctx: RequestContext, image: Image, change: Change) -> None:
         """Size and checksum are settled with the bytes (SEC-006), status and id are the
         service's own (CVE-2015-5251)."""
-        if not ctx.is_admin and image.status in (ACTIVE, DEACTIVATED):
-            _require_unchanged(image, change, _FROZEN_WHEN_ACTIVE)
+        if not ctx.is_admin and not change.fields.keys().isdisjoint(_FROZEN_WHEN_ACTIVE):
+            if image.status in (ACTIVE, DEACTIVATED):
+                _require_unchanged(image, change, _FROZEN_WHEN_ACTIVE)
+            else:
+                # An upload may be ending just now.
+                change.from_state = image.status
         _require_unchanged(image, change, _ALWAYS_FROZEN)
         for name in _ALWAYS_FROZEN:
             change.fields.pop(name, None)
