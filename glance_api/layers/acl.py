@@ -28,6 +28,9 @@ def refresh_acls(
         store = stores.for_url(location.url)
         if Capability.ACL not in store.capabilities:
             return
+        if not ctx.is_admin and image.owner != ctx.owner:
+            # Shown no membership but his own, he would shut the other members out.
+            raise errors.Forbidden("only its owner's requests bring it up to date.")
         members = registry.members(ctx, image.id, vouched=True)
         store.set_acls(
             ctx,
