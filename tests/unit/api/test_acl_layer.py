@@ -25,7 +25,7 @@ class Registry:
     def get(self, ctx: RequestContext, image_id: str) -> Image:
         return Image(id=image_id, owner="t1", locations=[Location("fake://bytes")])
 
-    def members(self, ctx: RequestContext, image_id: str) -> Sequence[Member]:
+    def members(self, ctx: RequestContext, image_id: str, **_: Any) -> Sequence[Member]:
         names = ("t2",) if ctx is SHARER else ("t2", "t3")
         return [Member(image_id, name) for name in names]
 
