@@ -92,8 +92,9 @@ class Place:
 
 def main() -> int:
     os.umask(0o027)
-    # A closed terminal ends this program as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # A closed terminal ends this program as Ctrl-C does; and Ctrl-C does so too for a script's
+    # background job, which is started with that signal ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     place = _place()
     try:

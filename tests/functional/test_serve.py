@@ -38,6 +38,8 @@ class Serve:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # As a shell starts a script's background job.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

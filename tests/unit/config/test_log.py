@@ -19,7 +19,7 @@ LOG = logging.getLogger("tests.log")
 def set_up(tmp_path: Path) -> Iterator[Setup]:
     """Log to a file of the test's own, with further lines for the configuration file."""
     root = logging.getLogger()
-    handlers, level, factory = list(root.handlers), root.level, logging.getLogRecordFactory()
+    handlers, factory, levels = list(root.handlers), logging.getLogRecordFactory(), _levels()
 
     def start(*lines: str) -> Path:
         path = tmp_path / "test.log"
@@ -34,8 +34,19 @@ def set_up(tmp_path: Path) -> Iterator[Setup]:
     for handler in root.handlers:
         handler.close()
     root.handlers[:] = handlers
-    root.setLevel(level)
+    for name in _levels():
+        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
     logging.setLogRecordFactory(factory)
+
+
+def _levels() -> dict[str, int]:
+    """Of every logger; the root's has no name."""
+    named = [
+        name
+        for name, logger in logging.root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger)
+    ]
+    return {name: logging.getLogger(name).level for name in ("", *named)}
 
 
 def test_every_line_of_a_request_carries_its_id_and_identity(set_up: Setup) -> None:
