@@ -95,14 +95,14 @@ def serve(
 
 def _warn_if_open(conf: Configuration, program: str) -> None:
     """Say once what an operator should know about who can reach this daemon."""
-    if is_loopback(conf.bind_host):
+    if is_loopback(conf.bind_host) or (program == "registry" and conf.registry_auth_key):
         return
     flavor = conf.paste_deploy.flavor or ""
     if flavor.startswith("trusted-auth"):
         LOG.warning("flavor trusted-auth: whoever reaches %s is believed", conf.bind_host)
     elif not flavor.startswith("keystone"):
         LOG.warning("no authentication: whoever reaches %s is an admin", conf.bind_host)
-    if program == "registry" and not conf.registry_auth_key:
+    if program == "registry":
         LOG.warning(
             "registry_auth_key is not set: whoever reaches %s can speak to the registry "
             "as glance-api does",

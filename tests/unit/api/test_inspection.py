@@ -333,7 +333,7 @@ def test_bytes_after_the_first_mebibyte_are_not_looked_at(first):
 
 
 def test_memory_is_bounded_by_the_head():
-    """I-6: what is kept of an upload does not grow with it, and of one that is no disk is little."""
+    """I-6: what is kept of an upload does not grow with it; of one that is no disk, little is."""
     observer = FormatObserver()
     for _ in range(64):
         observer.feed(b"# text only\n" * 40_000)
