@@ -35,14 +35,14 @@ _FERNET: Final = re.compile(r"gAAAA[\w=-]{20,}")
 _NAMES: Final = (
     "oken",
     "OKEN",
-    "asswo",
-    "ASSWO",
+    "assw",
+    "ASSW",
     "ecret",
     "ECRET",
     "_key",
     "_KEY",
     "uthor",
-    "asswd",
+    "UTHOR",
 )
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -224,8 +224,9 @@ def _level(conf: config.Configuration) -> int:
 
 def _fields(request: _Request) -> dict[str, str | None]:
     """Everything that format strings may name, oslo.context's names included."""
+    user = _escape(request.user or "-", _CONTROL)
     names: dict[str, str | None] = _Values(
-        user=request.user or "-", user_name=request.user or "-", tenant=request.tenant or "-"
+        user=user, user_name=user, tenant=_escape(request.tenant or "-", _CONTROL)
     )
     names.update(project=names["tenant"], project_name=names["tenant"])
     return {

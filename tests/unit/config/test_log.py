@@ -61,6 +61,15 @@ def test_every_line_of_a_request_carries_its_id_and_identity(set_up: Setup) -> N
     assert "[-] second" in second
 
 
+def test_an_identity_with_control_characters_stays_on_its_line(set_up: Setup) -> None:
+    """SEC-038: a trusted front end may hand on names that others have chosen."""
+    path = set_up()
+    log.bind_request("req-1", "alice\nERROR forged", "blue\u2028")
+    LOG.info("text")
+    (line,) = path.read_text().splitlines()
+    assert r"[req-1 alice\nERROR forged blue\u2028 - - -] text" in line
+
+
 def test_green_threads_do_not_see_each_others_request(set_up: Setup) -> None:
     path = set_up()
 
@@ -99,6 +108,8 @@ def test_a_name_with_control_characters_stays_one_inert_line(set_up: Setup) -> N
         "Authorization: Basic canary",
         "password=canary&x=1",
         '"secret": "canary"',
+        "PASSWD=canary",
+        "AUTHORIZATION: Basic canary",
         "gAAAAABcanary_canary-canarycanary==",
         "the registry key is 0123456789canary",
         "of mysql: s3cr3t/canary",
