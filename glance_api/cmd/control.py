@@ -67,7 +67,7 @@ def main() -> int:
     try:
         conf = config.load("control", sys.argv[1:], cli=OPTIONS)
         return _run(conf)
-    except (ConfigurationError, ControlError) as error:
+    except (ConfigurationError, ControlError, OSError) as error:
         print(f"glance-control: {error}", file=sys.stderr)
         return 1
 
