@@ -155,11 +155,11 @@ class CheckedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _checked_pools(self._outbound)
+        self.poolmanager.pool_classes_by_scheme = checked_pools(self._outbound)
 
 
-def _checked_pools(outbound: Outbound) -> dict[str, type[HTTPConnectionPool]]:
-    """Connection pools that differ from the library's in how a socket comes about.
+def checked_pools(outbound: Outbound) -> dict[str, type[HTTPConnectionPool]]:
+    """urllib3's connection pools, by scheme, but for how a socket comes about.
 
     Everything else, the Host header, TLS server name and certificate check among it, goes by
     the name, as it should.

@@ -39,6 +39,7 @@ from glance_store.errors import (
     StorageWriteDenied,
 )
 from glance_store.feed import Feed
+from glance_store.outbound import Outbound
 from glance_store.remote import RemoteBody
 
 LOG = logging.getLogger(__name__)
@@ -135,10 +136,12 @@ class S3Store(Store):
         if self._home is None:
             return
         bucket = self._bucket_of(self._location_of(image_id))
-        with contextlib.suppress(errors.NotFound, StorageWriteDenied):
+        with contextlib.suppress(errors.NotFound):
             for unfinished in list(bucket.uploads(image_id)):
                 if unfinished.key == image_id:
                     bucket.abort_upload(image_id, unfinished.upload_id or "")
+            # Where there is nothing, it does not matter whether it might be deleted.
+            bucket.size(image_id)
             bucket.delete(image_id)
 
     def validate(self, url: str) -> None:
@@ -156,9 +159,9 @@ class S3Store(Store):
         location = locations.parse(url)
         if location.access_key is None:
             return url
-        conf, home = self.conf, self._home
+        conf = self.conf
         configured = (conf["s3_store_access_key"], conf["s3_store_secret_key"])
-        if home is None or location.endpoint != home.endpoint:
+        if not self._is_home(location):
             return None
         if (location.access_key, location.secret_key) != configured:
             return None
@@ -189,21 +192,27 @@ class S3Store(Store):
     def _bucket_of(self, location: S3Location) -> Bucket:
         if location.access_key is not None and location.secret_key is not None:
             service = Service(location.endpoint, location.access_key, location.secret_key)
+            if self._is_home(location):
+                return self._bucket_at(service, location.bucket, None)
             self._require_reachable(location)
-            return self._bucket_at(service, location.bucket)
+            return self._bucket_at(service, location.bucket, self.outbound)
         # Our keys are for our service and nobody else's (SEC-037).
-        if self._home is None or location.endpoint != self._home.endpoint:
+        if not self._is_home(location):
             raise BadLocation()
         conf = self.conf
         service = Service(
             location.endpoint, conf["s3_store_access_key"], conf["s3_store_secret_key"]
         )
-        return self._bucket_at(service, location.bucket)
+        return self._bucket_at(service, location.bucket, None)
+
+    def _is_home(self, location: S3Location) -> bool:
+        return self._home is not None and location.endpoint == self._home.endpoint
 
     def _require_reachable(self, location: S3Location) -> None:
-        """Raise BackendUnavailable for a host that callers' URLs may not lead to."""
-        if self._home is not None and location.endpoint == self._home.endpoint:
-            return
+        """Raise BackendUnavailable for a host that callers' URLs may not lead to.
+
+        Connecting checks again, unless a proxy does it.
+        """
         parts = urlsplit(location.endpoint)
         try:
             port = parts.port or (443 if location.secure else 80)
@@ -211,9 +220,9 @@ class S3Store(Store):
             raise BadLocation() from None
         self.outbound.resolve(parts.hostname or "", port)
 
-    def _make_bucket(self, service: Service, name: str) -> Bucket:
+    def _make_bucket(self, service: Service, name: str, outbound: Outbound | None) -> Bucket:
         try:
-            return Bucket(service, name, self.conf)
+            return Bucket(service, name, self.conf, outbound)
         except ValueError:
             # What boto3 says of an endpoint that cannot be one; its message quotes it.
             raise BadLocation() from None

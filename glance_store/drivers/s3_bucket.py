@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from common import errors
 from common.concurrency import offload
+from glance_store.drivers.http_session import checked_pools
 from glance_store.errors import (
     BackendUnavailable,
     BadLocation,
@@ -28,6 +29,7 @@ from glance_store.errors import (
     StorageWriteDenied,
 )
 from glance_store.feed import Feed
+from glance_store.outbound import Outbound
 
 LOG = logging.getLogger(__name__)
 
@@ -63,15 +65,21 @@ class Found:
     upload_id: str | None = None
 
 
-def connect(service: Service, conf: Mapping[str, Any], *, repeat: bool) -> Any:
-    """A boto3 client; one that does not repeat requests if their bodies cannot be read again."""
+def connect(
+    service: Service, conf: Mapping[str, Any], outbound: Outbound | None, *, repeat: bool
+) -> Any:
+    """A boto3 client; one that does not repeat requests if their bodies cannot be read again.
+
+    outbound: the rules to connect under, for a service that only a caller names.
+    """
     config = importlib.import_module("botocore.config").Config(
         signature_version="s3v4",
         connect_timeout=conf["s3_store_timeout"],
         read_timeout=conf["s3_store_timeout"],
         retries={"mode": "standard", "total_max_attempts": _TRIES if repeat else 1},
         max_pool_connections=_CONNECTIONS,
-        proxies=_proxies(conf),
+        # Only for our own service may the environment name a proxy.
+        proxies=_proxies(conf) or (None if outbound is None else {}),
         s3={
             "addressing_style": (
                 "virtual" if conf["s3_store_bucket_url_format"] == "subdomain" else "path"
@@ -85,7 +93,7 @@ def connect(service: Service, conf: Mapping[str, Any], *, repeat: bool) -> Any:
     )
     # A session reads the library's descriptions of S3 once, and makes one client at a time.
     with _making_clients:
-        return _session().client(
+        client = _session().client(
             "s3",
             endpoint_url=service.endpoint,
             aws_access_key_id=service.access_key,
@@ -94,6 +102,11 @@ def connect(service: Service, conf: Mapping[str, Any], *, repeat: bool) -> Any:
             verify=conf["s3_store_cacert"] or True,
             config=config,
         )
+    if outbound is not None:
+        # The host is made of the bucket's name as well, and must not change after the check.
+        # A proxy's connection is the proxy's.
+        client._endpoint.http_session._manager.pool_classes_by_scheme = checked_pools(outbound)
+    return client
 
 
 @functools.cache
@@ -158,10 +171,16 @@ class Bucket:
     Raises NotFound, Duplicate, StorageFull, StorageWriteDenied and BackendUnavailable.
     """
 
-    def __init__(self, service: Service, name: str, conf: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        name: str,
+        conf: Mapping[str, Any],
+        outbound: Outbound | None = None,
+    ) -> None:
         self.name = name
-        self._client = connect(service, conf, repeat=True)
-        self._one_try = connect(service, conf, repeat=False)
+        self._client = connect(service, conf, outbound, repeat=True)
+        self._one_try = connect(service, conf, outbound, repeat=False)
 
     def exists(self) -> bool:
         try:

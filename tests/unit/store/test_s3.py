@@ -1,14 +1,22 @@
 """URLs, options and parts of the s3 store."""
 
+import socket
 import threading
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from botocore.awsrequest import AWSResponse
 
 from common import errors
 from common.context import RequestContext
-from glance_store import AddDisabled, BackendUnavailable, BadLocation, BadStoreConfiguration
+from glance_store import (
+    AddDisabled,
+    BackendUnavailable,
+    BadLocation,
+    BadStoreConfiguration,
+    StorageWriteDenied,
+)
 from glance_store.drivers import s3_bucket
 from glance_store.drivers.s3 import S3Store
 from glance_store.drivers.s3_locations import S3Location, parse
@@ -165,6 +173,7 @@ class Answers:
         self.requests.append(request)
         status, code = next(self._answers)
         body = f"<Error><Code>{code}</Code></Error>" if code else "<a><ETag>e</ETag></a>"
+        body = code if (code or "").startswith("<") else body
         headers = {"content-length": "7"} if request.method == "HEAD" else {}
         raw = SimpleNamespace(stream=lambda: iter([body.encode()]))
         return AWSResponse(request.url, status, headers, raw)
@@ -221,6 +230,47 @@ def test_the_bucket_is_named_where_configured(style, url):
     """REL-094."""
     options = conf(s3_store_host="http://s3.example.org:8080", s3_store_bucket_url_format=style)
     assert request_of(options, lambda bucket: bucket.size("id")).url == url
+
+
+def test_the_host_that_a_bucket_makes_is_subject_to_the_outbound_rules(monkeypatch):
+    """SEC-043: whoever names a host names its subdomains too."""
+    addresses = {"evil.example": "192.0.2.1", "images.evil.example": "127.0.0.1"}
+    asked = []
+
+    def getaddrinfo(host, port, *_args, **_options):
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (addresses[host], int(port)))]
+
+    store = S3Store(conf(s3_store_timeout=1))
+    with socket.create_server(("127.0.0.1", 0)) as inside:
+        inside.settimeout(0.2)
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{inside.getsockname()[1]}")
+        url = f"s3://access:secret@evil.example:{inside.getsockname()[1]}/images/id"
+        with pytest.raises(BackendUnavailable):
+            store.size(CTX, url)
+        with pytest.raises(TimeoutError):
+            inside.accept()
+    assert "images.evil.example" in asked
+
+
+@pytest.mark.usefixtures("no_pauses")
+class TestDiscard:
+    NONE: ClassVar = (200, "<ListMultipartUploadsResult/>")
+
+    def store(self, *answers):
+        store = S3Store(conf())
+        server = Answers(*answers)
+        store._bucket_at = lambda *_: server.bucket
+        return store
+
+    def test_nothing_there_is_nothing_to_do(self):
+        self.store(self.NONE, (404, "NoSuchKey")).discard(CTX, "id")
+
+    def test_what_may_not_be_deleted_is_told(self):
+        """Nobody would look for it again."""
+        with pytest.raises(StorageWriteDenied):
+            self.store(self.NONE, (200, None), (403, "AccessDenied")).discard(CTX, "id")
 
 
 def test_requests_have_no_checksum_headers_that_compatible_servers_refuse():
