@@ -51,9 +51,17 @@ def _version_control(database: Database, args: Any) -> str:
 
 
 def _purge(database: Database, args: Any) -> str:
-    age = _first(args.age_in_days, args.age_in_days_at)
-    rows = _first(args.max_rows, args.max_rows_at)
-    return commands.purge(database, 30 if age is None else age, 100 if rows is None else rows)
+    return commands.purge(database, *_age_and_rows(args))
+
+
+def _delete_unfilled(database: Database, args: Any) -> str:
+    return commands.delete_unfilled(database, *_age_and_rows(args))
+
+
+def _age_and_rows(args: Any) -> tuple[int, int]:
+    return _first(args.age_in_days, args.age_in_days_at, 30), _first(
+        args.max_rows, args.max_rows_at, 100
+    )
 
 
 def _recount(database: Database, args: Any) -> str:
@@ -88,6 +96,7 @@ def _is_true(text: str | None) -> bool:
 # Per action: what it does, its values (each an option and, in this order, positional) and flags.
 _VERSION = ("version", int)
 _PATH = ("path", str)
+_AGE_AND_ROWS: list[tuple[str, type]] = [("age_in_days", int), ("max_rows", int)]
 _ACTIONS: dict[str, tuple[Action, list[tuple[str, type]], list[str]]] = {
     "version": (_version, [], []),
     "sync": (_sync, [_VERSION, ("current_version", int)], []),
@@ -97,11 +106,12 @@ _ACTIONS: dict[str, tuple[Action, list[tuple[str, type]], list[str]]] = {
     "load_metadefs": (_load_metadefs, [_PATH], ["merge", "prefer_new", "overwrite"]),
     "unload_metadefs": (_unload_metadefs, [], []),
     "export_metadefs": (_export_metadefs, [_PATH], []),
-    "purge": (_purge, [("age_in_days", int), ("max_rows", int)], []),
+    "purge": (_purge, _AGE_AND_ROWS, []),
+    "delete_unfilled": (_delete_unfilled, _AGE_AND_ROWS, []),
     "recount": (_recount, [], []),
 }
 # What came after Mitaka's older form `db_<action>` has none.
-_WITHOUT_LEGACY_FORM = ("purge", "recount")
+_WITHOUT_LEGACY_FORM = ("purge", "delete_unfilled", "recount")
 
 
 def _add_parsers(subparsers: Any) -> None:

@@ -12,7 +12,7 @@ import orjson
 from oslo_utils import timeutils
 
 from common import errors
-from glance_registry.db import metadefs, sync, usage
+from glance_registry.db import metadefs, sync, unfilled, usage
 from glance_registry.db.engine import Database
 from glance_registry.db.metadefs import LoadMode
 from glance_registry.db.purge import purge as purge_rows
@@ -64,14 +64,25 @@ def version_control(database: Database, version: int | None) -> str:
 
 def purge(database: Database, age_in_days: int = 30, max_rows: int = 100) -> str:
     """Remove rows deleted long ago (database.md section 7)."""
+    _require_bounds(age_in_days, max_rows)
+    removed = purge_rows(database, age_in_days, max_rows)
+    return "\n".join(f"{name}: {count} rows removed" for name, count in removed.items())
+
+
+def delete_unfilled(database: Database, age_in_days: int = 30, max_rows: int = 100) -> str:
+    """Delete images that were announced long ago and have no data (SEC-074)."""
+    _require_bounds(age_in_days, max_rows)
+    count = unfilled.delete_unfilled(database, age_in_days, max_rows)
+    return f"{count} images without data deleted."
+
+
+def _require_bounds(age_in_days: int, max_rows: int) -> None:
     if age_in_days <= 0:
         raise errors.Invalid("Must supply a positive, non-zero value for age.")
     if age_in_days >= (timeutils.utcnow() - _EPOCH).days:
         raise errors.Invalid("Maximal age is count of days since epoch.")
     if max_rows < 1:
         raise errors.Invalid("Minimal rows limit is 1.")
-    removed = purge_rows(database, age_in_days, max_rows)
-    return "\n".join(f"{name}: {count} rows removed" for name, count in removed.items())
 
 
 def recount(database: Database, owner: str | None = None) -> str:

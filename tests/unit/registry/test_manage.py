@@ -149,6 +149,16 @@ def test_purge(run: Run, words: tuple[str, ...], status: int) -> None:
     assert run("db", *words) == status
 
 
+def test_images_without_data_are_deleted_when_asked_to(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SEC-074"""
+    run("db", "sync")
+    assert run("db", "delete_unfilled", "--age_in_days", "7", "--max_rows", "1000") == 0
+    assert "0 images without data deleted." in capsys.readouterr().out
+    assert run("db", "delete_unfilled", "0") == 1
+
+
 def test_there_is_no_older_form_of_purge(run: Run) -> None:
     assert run("db_purge") == 2
 
