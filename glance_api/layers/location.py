@@ -116,7 +116,7 @@ class LocationLayer(ImageLayer):
         self, ctx: RequestContext, image: Image, offset: int = 0, length: int | None = None
     ) -> Body:
         locations = [each for each in image.locations if each.status == ACTIVE]
-        if not image.size and not locations:
+        if image.size == 0 or not (image.size or locations):
             return empty()
         missing: errors.GlanceError = errors.NotFound(f"Image {image.id} not found.")
         for location in locations:
@@ -247,12 +247,15 @@ def _as_changed(image: Image, change: Change) -> Image:
 
 
 def _promise_recorded(image: Image, body: Body, offset: int, length: int | None) -> None:
-    """Promise the recorded number of bytes, whatever the store has now.
+    """Promise the recorded number of bytes, whatever the store has now; where none was ever
+    recorded, the store's word counts.
 
     Bytes of our own that have become fewer cut the download short, visibly (REL-030). A remote
     source that has changed since it was registered is not served at all (CVE-2022-4134).
     """
-    size = image.size or 0
+    size = image.size
+    if size is None:
+        return
     promised = min(size - offset, length) if length is not None else size - offset
     if body.length is not None and body.length != promised and image.checksum is None:
         raise errors.ServiceUnavailable("The image's bytes are not what was registered.")

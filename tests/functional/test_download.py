@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.functional.daemons import Client, Service
+from tests.functional.daemons import ADMIN, Client, Service
 from tests.functional.steps import (
     active_image,
     create,
@@ -241,6 +241,19 @@ class TestRanges:
         image_id = active_image(t1, content)
         answer = t1.get(path(image_id), {"Range": "bytes=1000000-4000000"})
         assert answer.content == content[1_000_000:4_000_001]
+
+
+def test_an_image_whose_size_was_never_recorded_is_sent_as_the_store_has_it(
+    service: Service, t1: Client
+) -> None:
+    """Section 7: the store's word on the size counts. v2 leaves such rows, of locations."""
+    image_id = active_image(t1, CONTENT)
+    registry = service.registry_client(ADMIN)
+    for size in (None, len(CONTENT)):
+        assert registry.put_json(f"/images/{image_id}", {"image": {"size": size}}).status == 200
+        answer = t1.get(path(image_id))
+        assert (answer.status, answer.content) == (200, CONTENT)
+        assert answer.headers["content-length"] == str(len(CONTENT))
 
 
 class TestConditions:

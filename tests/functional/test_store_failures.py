@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.functional.conftest import audited_service
-from tests.functional.daemons import Client, Service
+from tests.functional.daemons import Client, Service, chunked
 from tests.functional.moody_store import MoodyStore
 from tests.functional.steps import active_image, path, status_of, upload
 
@@ -60,6 +60,13 @@ def test_a_download_that_fails_is_answered(t1: Client, error: str, status: int) 
     assert caller.get(path(image_id)).status == status
     assert caller.head(path(image_id)).status == 200
     assert t1.get(path(image_id)).content == b"data"
+
+
+def test_an_empty_image_is_answered_without_its_store(t1: Client) -> None:
+    """Section 7, V1-IMG-202."""
+    image_id = upload(t1, chunked(b""), store="moody").image["id"]
+    answer = wishing(t1, "get", "unavailable").get(path(image_id))
+    assert (answer.status, answer.headers["content-length"], answer.content) == (200, "0", b"")
 
 
 @pytest.mark.parametrize(
