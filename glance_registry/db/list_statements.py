@@ -3,7 +3,7 @@
 What a caller may list is the union of a few branches (public images, his own, those shared with
 him), and what comes after a marker is the union of a few ranges. Each branch within each range is
 one run of an index that is already in order, so its first rows are the only ones ever read:
-`limit` rows per run, merged and cut once more. A filter that matches few rows is the better
+at most `limit` rows per run, merged and cut once more. A filter that matches few rows is the better
 place to start from; then those rows are read and sorted (`_from_few`).
 
 Every other condition hides its column from the indexes. Which one a statement follows is decided
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.sql import ColumnElement
@@ -28,6 +28,7 @@ from glance_registry.db.prepared import Prepared
 from glance_registry.db.rows import is_live, unindexed
 
 Condition = ColumnElement[bool]
+_Statement = TypeVar("_Statement", sa.Select[Any], sa.CompoundSelect[Any])
 _Branch = tuple[Sequence[str], Iterable[list[Condition]]]
 
 # Below every value there is, where NULL sorts lowest: "is not null" as a range of an index.
@@ -80,25 +81,29 @@ def order_of(sort_key: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=128)
 def page(shape: Shape, start: str | None) -> Prepared:
-    """The page's columns and rows; start is a filter of `counts`, or None for the order."""
-    return Prepared(_page(shape, start))
-
-
-def _page(shape: Shape, start: str | None) -> sa.Select[Any]:
+    """A page's rows: the shape's columns, perhaps followed by others that they are sorted by.
+    start is a filter of `counts`, or None for the order.
+    """
     if start is not None:
-        return _from_few(shape, start)
+        return Prepared(_from_few(shape, start))
     runs = [
-        _sorted(
-            _following(_select(shape), indexes).where(*run, *_filters(shape, None)), images.c, shape
-        )
+        _following(_select(shape), indexes).where(*run, *_filters(shape, None))
         for indexes, branch in _branches(shape)
         for run in branch
     ]
     if len(runs) == 1:
-        return runs[0]
-    merged = sa.union_all(*(sa.select(run.subquery()) for run in runs)).subquery()
-    visible = (merged.c[name] for name in shape.columns)
-    return _sorted(sa.select(*visible), merged.c, shape)
+        return Prepared(_sorted(runs[0], images.c, shape))
+    # SQLite reads such runs side by side, and of none more than the page takes.
+    side_by_side = sa.union_all(*runs)
+    sqlite = _sorted(side_by_side, side_by_side.selected_columns, shape)
+    return Prepared(_merged(runs, shape), {"sqlite": sqlite})
+
+
+def _merged(runs: Sequence[sa.Select[Any]], shape: Shape) -> sa.Select[Any]:
+    """The first rows of every run, read one run after the other."""
+    first = (sa.select(_sorted(run, images.c, shape).subquery()) for run in runs)
+    merged = sa.union_all(*first).subquery()
+    return _sorted(sa.select(*merged.c), merged.c, shape)
 
 
 @lru_cache(maxsize=128)
@@ -124,7 +129,7 @@ def _select(shape: Shape) -> sa.Select[Any]:
     return sa.select(*(images.c[name] for name in names))
 
 
-def _sorted(statement: sa.Select[Any], columns: Any, shape: Shape) -> sa.Select[Any]:
+def _sorted(statement: _Statement, columns: Any, shape: Shape) -> _Statement:
     keys = (columns[name] for name in order_of(shape.sort_key))
     return statement.order_by(*_directed(keys, shape)).limit(_LIMIT)
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Dialect
 
 Rows = Sequence[Sequence[Any]]
+Statement = sa.Select[Any] | sa.CompoundSelect[Any]
 _Processor = Callable[[Any], Any]
 
 # A list of ids is filled up to one of these lengths, so that few texts serve all of them.
@@ -21,10 +22,13 @@ _LENGTHS: Final = tuple(2**power for power in range(13))
 
 
 class Prepared:
-    """A SELECT with named parameters."""
+    """A SELECT with named parameters; `variants` says the same for single dialects, by name."""
 
-    def __init__(self, statement: sa.Select[Any]) -> None:
+    def __init__(
+        self, statement: Statement, variants: Mapping[str, Statement] | None = None
+    ) -> None:
         self.statement = statement
+        self._variants = variants or {}
         self._plans: dict[str, _Plan] = {}
 
     def fetch(self, connection: Connection, parameters: Mapping[str, Any]) -> Rows:
@@ -32,11 +36,12 @@ class Prepared:
         dialect = connection.dialect
         plan = self._plans.get(dialect.name)
         if plan is None:
-            plan = self._plans[dialect.name] = _Plan(self.statement, dialect)
+            statement = self._variants.get(dialect.name, self.statement)
+            plan = self._plans[dialect.name] = _Plan(statement, dialect)
         try:
             return plan.run(connection, parameters)
         except Exception:
-            return connection.execute(self.statement, parameters).all()
+            return connection.execute(plan.statement, parameters).all()
 
 
 class PreparedForIds:
@@ -60,7 +65,8 @@ class PreparedForIds:
 class _Plan:
     """A statement's text for one dialect, how its parameters are passed and its rows read."""
 
-    def __init__(self, statement: sa.Select[Any], dialect: Dialect) -> None:
+    def __init__(self, statement: Statement, dialect: Dialect) -> None:
+        self.statement = statement
         compiled = statement.compile(dialect=dialect)
         self._text = str(compiled)
         self._constants = {
