@@ -68,6 +68,10 @@ class CannotListen(Exception):
         super().__init__(f"cannot listen on {listen}: {error.strerror}")
 
 
+class TakesRestart(Exception):
+    """What cannot be changed while the daemon runs; the message says what."""
+
+
 def listen_on(listen: Listen) -> socket.socket:
     """A bound, listening socket. Raises CannotListen, after 30 s where somebody else has it."""
     try:
@@ -123,7 +127,7 @@ class Parent:
     ) -> None:
         """refusals: what build raises of a configuration that cannot work, in words for people."""
         self._build = build
-        self._refusals: tuple[type[Exception], ...] = (CannotListen, *refusals)
+        self._refusals: tuple[type[Exception], ...] = (CannotListen, TakesRestart, *refusals)
         self._site = build()
         self._listener = listen_on(self._site.listen)
         self._children: dict[int, float] = {}
@@ -226,6 +230,9 @@ class Parent:
         LOG.info("reloading the configuration")
         try:
             site = self._build()
+            if not site.workers:
+                # This process would be left without anybody to serve.
+                raise TakesRestart("workers = 0 takes a restart")
             listener = self._listener
             if site.listen != self._site.listen:
                 listener = self._rebind(site.listen)

@@ -346,19 +346,28 @@ class TestReloading:
         wait_until(lambda: "req-after-rotation" in service.registry.log)
         assert not any("req-after-rotation" in file.read_text() for file in moved)
 
-    def test_a_configuration_that_cannot_work_changes_nothing(self, service: Service) -> None:
+    @pytest.mark.parametrize(
+        ("option", "value", "complaint"),
+        [
+            ("image_size_cap", "much", "Option image_size_cap"),
+            ("workers", "0", "workers = 0 takes a restart"),
+        ],
+    )
+    def test_a_configuration_that_cannot_work_changes_nothing(
+        self, service: Service, option: str, value: str, complaint: str
+    ) -> None:
         before = service.api.workers()
-        service.api.conf["DEFAULT"]["image_size_cap"] = "much"
+        options = service.api.conf["DEFAULT"]
+        former = dict(options)
+        options[option] = value
         service.api.write_conf()
         try:
             service.api.signal(signal.SIGHUP)
-            wait_until(
-                lambda: "going on with the old one: Option image_size_cap" in service.api.log
-            )
+            wait_until(lambda: f"going on with the old one: {complaint}" in service.api.log)
             assert service.api.workers() == before
             assert service.t1.get("/v1/images").status == 200
         finally:
-            del service.api.conf["DEFAULT"]["image_size_cap"]
+            service.api.conf["DEFAULT"] = former
             service.api.write_conf()
 
     def test_workers_ports_and_certificates_are_exchanged(self, tmp_path: Path) -> None:
