@@ -14,7 +14,7 @@ from common.policy import PolicyEnforcer
 from common.wsgi.resource import CONTEXT, Request
 from glance_api.copies import Copies
 from glance_api.formats import Formats
-from glance_api.layers.base import ImageRepo
+from glance_api.layers.base import ImageRepo, Source
 from glance_api.leases import is_dead_here, worker_name
 from glance_api.location_cipher import LocationCipher, LocationUnreadable
 from glance_api.property_rules import BadProtectionFile, PropertyRules
@@ -163,7 +163,7 @@ def test_tenants_take_turns_in_copying() -> None:
         order.append(ctx.tenant)
 
     for ctx in (MEMBER, MEMBER, MEMBER, ADMIN):
-        copies.start(work, ctx, None, None)
+        copies.start(work, ctx, Image(), Source())
     gate.set()
     copies.finish()
     assert order == ["t", "t", "adm", "t"] or order == ["t", "adm", "t", "t"]
@@ -192,16 +192,24 @@ def test_a_copy_that_finds_no_room_is_refused_before_anything_is_recorded(
         images.update(request, "id")
 
 
-def test_a_failing_copy_makes_room_for_the_next() -> None:
-    copies, done = Copies(at_once=1), threading.Event()
+def test_a_failing_copy_is_told_of_and_makes_room_for_the_next(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REL-019, REL-092."""
+    copies, done, bound = Copies(at_once=1), threading.Event(), list[tuple[object, ...]]()
+    monkeypatch.setattr("common.log.bind_request", lambda *identity: bound.append(identity))
 
-    def fail(ctx: RequestContext, image: Any, source: Any) -> None:
+    def fail(ctx: RequestContext, image: Image, source: Source) -> None:
         raise errors.NotFound()
 
-    copies.start(fail, MEMBER, None, None)
-    copies.start(lambda ctx, image, source: done.set(), MEMBER, None, None)
+    asker = RequestContext(user="u", tenant="t", request_id="req-copy")
+    copies.start(fail, asker, Image(id="the-image"), Source())
+    copies.start(lambda ctx, image, source: done.set(), MEMBER, Image(), Source())
     copies.finish()
     assert done.is_set()
+    (record,) = caplog.records
+    assert record.getMessage() == "image the-image could not be copied: Not found."
+    assert bound[0] == ("req-copy", "u", "t")
 
 
 def test_a_location_survives_encryption_and_only_under_its_key() -> None:
