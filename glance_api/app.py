@@ -24,7 +24,7 @@ from glance_api.formats import Formats
 from glance_api.identity import registry_identity, service_context
 from glance_api.inspection import inspector_for
 from glance_api.janitor import Janitor
-from glance_api.layers.acl import AclLayer, AclMemberLayer
+from glance_api.layers.acl import AclLayer, AclMemberLayer, Acls
 from glance_api.layers.auth import AuthLayer, AuthMemberLayer
 from glance_api.layers.base import ImageRepo, MemberRepo
 from glance_api.layers.location import LocationLayer
@@ -71,6 +71,7 @@ class Api:
         self.keep_acls = any(Capability.ACL in store.capabilities for store in self.stores)
         self.enforcer = enforcer_from(conf)
         self.registry = registry_client(conf)
+        self.acls = Acls(self.registry, self.stores, service_context(conf))
         self.leases = LeaseKeeper(
             self.registry, conf.leases.host or socket.gethostname(), conf.leases.seconds
         )
@@ -106,7 +107,7 @@ class Api:
             verify_on_download=conf.verify_on_download,
         )
         if self.keep_acls:
-            repo = AclLayer(repo, self.registry, self.stores)
+            repo = AclLayer(repo, self.acls)
         repo = QuotaLayer(repo, quotas)
         repo = PolicyLayer(repo, self.enforcer)
         repo = NotifierLayer(repo, self.notifier)
@@ -117,7 +118,7 @@ class Api:
     def _members(self) -> MemberRepo:
         repo: MemberRepo = RegistryMemberRepo(self.registry, self.conf.image_member_quota)
         if self.keep_acls:
-            repo = AclMemberLayer(repo, self.registry, self.stores)
+            repo = AclMemberLayer(repo, self.acls)
         repo = PolicyMemberLayer(repo, self.enforcer)
         return AuthMemberLayer(repo)
 

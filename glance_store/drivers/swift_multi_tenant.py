@@ -42,11 +42,12 @@ class MultiTenantSwiftStore(SwiftStore):
     ) -> None:
         if not _in_an_uploaders_account(url):
             return
+        place = self._place(ctx, url)
+        if ctx.token is None and not self._is_own(ctx, _storage_url(place)):
+            raise errors.Forbidden("The store does not let you use the image.")
         headers = self._acls(["*"] if public else read, write)
         self._with_rights(
-            ctx,
-            self._place(ctx, url),
-            lambda account, place: account.post_container(place.container, headers),
+            ctx, place, lambda account, at: account.post_container(at.container, headers)
         )
 
     def contents(self) -> Iterator[Stored]:
@@ -97,7 +98,7 @@ class MultiTenantSwiftStore(SwiftStore):
         try:
             return work(place.account, place)
         except (errors.Forbidden, StorageWriteDenied) as refusal:
-            storage_url = place.account.credentials.session().storage_url
+            storage_url = _storage_url(place)
             if not place.account.credentials.as_caller or not self._is_own(ctx, storage_url):
                 raise
             LOG.info("The caller's token was refused; the store uses its own.")
@@ -108,7 +109,11 @@ class MultiTenantSwiftStore(SwiftStore):
 
     def _is_own(self, ctx: RequestContext, storage_url: str) -> bool:
         """Is the account the caller's, so that a location of someone else's gains nothing?"""
-        return ctx.is_admin or storage_url in self._accounts.storage_urls(ctx)
+        if ctx.is_admin:
+            return True
+        return storage_url.rstrip("/") in {
+            url.rstrip("/") for url in self._accounts.storage_urls(ctx)
+        }
 
     def _delete(self, account: Account, place: Place) -> None:
         super()._delete(account, place)
@@ -128,6 +133,10 @@ class MultiTenantSwiftStore(SwiftStore):
             return
         with contextlib.suppress(errors.NotFound, BackendUnavailable):
             account.delete_container(place.container)
+
+
+def _storage_url(place: Place) -> str:
+    return place.account.credentials.session().storage_url
 
 
 def _in_an_uploaders_account(url: str) -> bool:

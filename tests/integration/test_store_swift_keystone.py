@@ -268,6 +268,17 @@ class TestWithTheServicesRights:
         assert not keystone_swift.objects()
         assert not own_containers(keystone_swift)
 
+    def test_they_open_an_image_for_the_tenant_in_whose_account_it_is(
+        self, entitled, alice, bob, image
+    ):
+        """What a location of somebody else's would gain a tenant otherwise."""
+        with pytest.raises(errors.Forbidden):
+            entitled.set_acls(RequestContext(tenant=bob.tenant), image, public=True)
+        with pytest.raises(errors.Forbidden):
+            entitled.size(bob, image)
+        entitled.set_acls(RequestContext(tenant=alice.tenant), image, public=True)
+        assert entitled.size(bob, image) == 2 * MIB + 7
+
     def test_they_are_not_lent_to_another_tenant(self, entitled, bob, image, keystone_swift):
         """SEC-019."""
         with pytest.raises(errors.Forbidden):

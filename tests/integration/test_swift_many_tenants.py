@@ -173,6 +173,24 @@ def test_members_and_the_public_read_it_and_nobody_else(
     assert not left_in(swift_keystone)
 
 
+def test_whoever_may_share_an_image_opens_it_to_others(
+    keystone: Keystone, swift_keystone: Swift, people: People, alice: Client, bob: Client
+) -> None:
+    """The container is another's, and so are the members that he does not see."""
+    projects = {name: keystone.users[name].project_id for name in ("admin", "bob", "glance")}
+    image_id = active_image(alice, CONTENT)
+    target, admin = path(image_id), people.admin
+    share = {"member": {"can_share": True}}
+    assert alice.put_json(f"{target}/members/{projects['bob']}", share).status == 204
+    assert alice.put(f"{target}/members/{projects['glance']}").status == 204
+    assert admin.get(target).status == 403
+    assert bob.put(f"{target}/members/{projects['admin']}").status == 204
+    for reader in (admin, bob, people.glance, alice):
+        assert reader.get(target).content == CONTENT
+    assert alice.delete(target).status == 200
+    assert not left_in(swift_keystone)
+
+
 def test_an_administrator_deletes_anybodys_image(
     swift_keystone: Swift, people: People, alice: Client
 ) -> None:
