@@ -26,6 +26,8 @@ BUILT_IN: Final = {
 # A changed file is noticed within this time, without a look at the disk for every rule.
 _LOOK_SECONDS: Final = 0.5
 
+_ADMIN_RULE: Final = "context_is_admin"
+
 _ALWAYS: Final = frozenset({"", "@"})
 
 
@@ -68,7 +70,12 @@ class PolicyEnforcer:
         return bool(self._enforcer.enforce(rule, target or {}, credentials))
 
     def is_admin(self, context: RequestContext) -> bool:
-        return self.passes(context, "context_is_admin")
+        """By rule context_is_admin alone: the default rule, which is mostly open, makes no admins.
+
+        Glance's made admins of everybody where a file had only the default rule.
+        """
+        self._refresh()
+        return _ADMIN_RULE in self._texts and self.passes(context, _ADMIN_RULE)
 
     def _refresh(self) -> None:
         now = time.monotonic()

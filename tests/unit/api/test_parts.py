@@ -110,6 +110,12 @@ def test_without_a_file_the_built_in_rules_hold() -> None:
     assert rules.is_admin(ADMIN)
 
 
+def test_no_rule_about_admins_makes_nobody_an_admin(tmp_path: Path) -> None:
+    """SEC-013: the default rule says who may list images, not who is an administrator."""
+    assert not enforcer(tmp_path, '{"default": ""}').is_admin(MEMBER)
+    assert enforcer(tmp_path, '{"context_is_admin": "role:member"}').is_admin(MEMBER)
+
+
 def test_a_broken_file_at_start_is_refused_and_yaml_is_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"policy\.json"):
         enforcer(tmp_path, "{bad")
