@@ -1,6 +1,7 @@
 """Stores' own access lists, after members have changed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import pytest
 
 from common.context import RequestContext
 from common.image import Image, Location, Member
-from glance_api.layers.acl import AclMemberLayer
+from glance_api.layers.acl import AclMemberLayer, Acls
 from glance_api.layers.base import MemberRepo
 from glance_api.registry_client import RegistryClient
 from glance_store.driver import Capability
@@ -17,6 +18,7 @@ from glance_store.loader import Stores
 OWNER = RequestContext(tenant="t1")
 SHARER = RequestContext(tenant="t2")
 ADMIN = RequestContext(tenant="adm", is_admin=True)
+SERVICE = RequestContext(tenant="service", is_admin=True, is_service=True)
 
 
 class Registry:
@@ -34,24 +36,30 @@ class Store:
     capabilities = Capability.ACL
 
     def __init__(self) -> None:
-        self.readers: list[Sequence[str]] = []
+        self.seen: list[tuple[RequestContext, Sequence[str]]] = []
 
     def set_acls(self, ctx: RequestContext, url: str, *, read: Sequence[str], **_: Any) -> None:
-        self.readers.append(read)
+        self.seen.append((ctx, read))
 
 
 @pytest.mark.parametrize(
-    ("ctx", "readers"), [(OWNER, [["t2", "t3"]]), (ADMIN, [["t2", "t3"]]), (SHARER, [])]
+    ("ctx", "acting"),
+    [
+        (OWNER, OWNER),
+        (ADMIN, ADMIN),
+        # With the service's rights, and for no more than the owner's account.
+        (SHARER, replace(SERVICE, tenant="t1", is_admin=False)),
+    ],
+    ids=["owner", "admin", "sharer"],
 )
-def test_a_member_who_shares_shuts_nobody_out(
-    ctx: RequestContext, readers: list[Sequence[str]]
-) -> None:
-    """SEC-035: an access list is made of all members or left as it is."""
+def test_a_member_who_shares_shuts_nobody_out(ctx: RequestContext, acting: RequestContext) -> None:
+    """SEC-035: an access list is made of all members, whoever changed them."""
     store = Store()
-    layer = AclMemberLayer(
-        cast(MemberRepo, SimpleNamespace(add=lambda *_: None)),
+    acls = Acls(
         cast(RegistryClient, Registry()),
         cast(Stores, SimpleNamespace(for_url=lambda url: store)),
+        SERVICE,
     )
+    layer = AclMemberLayer(cast(MemberRepo, SimpleNamespace(add=lambda *_: None)), acls)
     layer.add(ctx, "image", "t3", None)
-    assert store.readers == readers
+    assert store.seen == [(acting, ["t2", "t3"])]
