@@ -43,7 +43,7 @@ class VersionsApp:
     def answer(
         self, environ: dict[str, Any], start_response: StartResponse, status: int
     ) -> Iterable[bytes]:
-        base = self._public_endpoint or webob.BaseRequest(environ).host_url
+        base = self._public_endpoint or webob.BaseRequest(environ).application_url
         entries = [
             {
                 "id": each,
@@ -113,6 +113,6 @@ def _single_slash(path: str) -> str:
 
 def _redirect(environ: dict[str, Any], start_response: StartResponse, path: str) -> Iterable[bytes]:
     # A relative reference cannot lead to another host, whatever Host says (SEC-062).
-    response = webob.Response(status=302, content_type="text/plain", charset="UTF-8")
-    start_response(response.status, [("Location", path), ("Content-Length", "0")])
+    location = environ["SCRIPT_NAME"] + path
+    start_response("302 Found", [("Location", location), ("Content-Length", "0")])
     return ()

@@ -72,7 +72,9 @@ class ImagesController:
         image = self.repo.add(ctx, validation.new_image(meta, source, ctx.owner), source)
         image = self._bring_data(ctx, image, source)
         response = json_response({"image": image_fields(image)}, 201, "application/json")
-        response.headers["Location"] = f"{request.host_url}/v1/images/{image.id}"
+        # Below what a proxy in front has taken off the path, and always as v1.
+        base = request.application_url.removesuffix("/v1")
+        response.headers["Location"] = f"{base}/v1/images/{image.id}"
         return _with_etag(response, image)
 
     def update(self, request: Request, image_id: str) -> webob.Response:

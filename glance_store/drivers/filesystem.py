@@ -37,6 +37,10 @@ _NAME: Final = re.compile(r"[0-9A-Za-z:{}_-]{1,255}")
 # long writes, so little that the end of an upload waits for next to nothing.
 SYNC_EVERY: Final = 32 * 1024 * 1024
 
+# While one such chunk is received, hashing and writing hold two more, and the memory allocator
+# what they left: four in all. Half as much costs a tenth more processor time.
+CHUNK: Final = 384 * 1024
+
 _SCAN_BATCH: Final = 1000
 
 OPTIONS: Final = (
@@ -65,7 +69,7 @@ OPTIONS: Final = (
     ),
     cfg.IntOpt(
         "filesystem_store_chunk_size",
-        default=512 * 1024,
+        default=CHUNK,
         min=1,
         help="Bytes read or written at a time.",
     ),
@@ -98,7 +102,7 @@ class FilesystemStore(Store):
     def __init__(self, conf: Mapping[str, Any]) -> None:
         super().__init__(conf)
         self._datadirs = Datadirs.configured(conf)
-        self._chunk: int = conf.get("filesystem_store_chunk_size") or 512 * 1024
+        self._chunk: int = conf.get("filesystem_store_chunk_size") or CHUNK
         self._durable: bool = conf.get("filesystem_store_fsync", True)
         self._permissions = _permissions(conf.get("filesystem_store_file_perm") or 0)
         self._mounts = _mounts(conf.get("filesystem_store_metadata_file"))

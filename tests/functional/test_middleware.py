@@ -18,7 +18,8 @@ ORIGIN = "https://ui.example.com"
 
 @pytest.fixture(scope="module")
 def filtered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with an allowed origin, a file that disables health, and the gzip filter."""
+    """A service with an allowed origin, a file that disables health, the gzip filter, and faith
+    in a proxy in front."""
     home = tmp_path_factory.mktemp("filtered")
     paste = Path(__file__).parents[2].joinpath("etc", "glance-api-paste.ini").read_text()
     paste = paste.replace(
@@ -31,7 +32,11 @@ def filtered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     if "[filter:gzip]" not in paste:
         lines += ["[filter:gzip]", "paste.filter_factory = common.wsgi.filters:gzip_factory"]
     (home / "paste.ini").write_text("\n".join(lines))
-    api = {"cors": {"allowed_origin": ORIGIN}, "paste_deploy": {"config_file": home / "paste.ini"}}
+    api = {
+        "cors": {"allowed_origin": ORIGIN},
+        "paste_deploy": {"config_file": home / "paste.ini"},
+        "oslo_middleware": {"enable_proxy_headers_parsing": True},
+    }
     with audited_service(home / "service", api=api) as service:
         yield service
 
@@ -141,6 +146,25 @@ def test_a_foreign_origin_gets_an_ordinary_answer(filtered: Service) -> None:
     answer = filtered.t1.get("/v1/images", {"Origin": "https://evil.example.com"})
     assert answer.status == 200
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"), [({}, ""), ({"X-Forwarded-Prefix": "/image"}, "/image")]
+)
+def test_links_lead_through_the_proxy_that_is_believed(
+    filtered: Service, prefix: dict[str, str], path: str
+) -> None:
+    """Section 4.8: scheme, host and prefix, in every link there is."""
+    proxy = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "images.example.com", **prefix}
+    base = f"https://images.example.com{path}"
+    versions = filtered.client(proxy).get("/versions").json["versions"]
+    assert {version["links"][0]["href"] for version in versions} == {f"{base}/v1/"}
+    made = filtered.t1.post("/v1.1/images", {**RAW, **proxy})
+    image_id = made.image["id"]
+    assert made.headers["location"] == f"{base}/v1/images/{image_id}"
+    moved = filtered.client(proxy).get("/v1")
+    assert (moved.status, moved.headers["location"]) == (302, f"{path}/v1/")
+    assert filtered.t1.delete(f"/v1/images/{image_id}").status == 200
 
 
 def test_gzip_compresses_lists_and_downloads(filtered: Service) -> None:

@@ -216,8 +216,8 @@ def test_durability_can_be_traded_for_speed(path, events):
 
 
 def test_long_uploads_are_made_durable_as_they_come(store, events, monkeypatch):
-    monkeypatch.setattr(filesystem, "SYNC_EVERY", 1 << 20)
-    add(store, bytes(5 << 20))
+    monkeypatch.setattr(filesystem, "SYNC_EVERY", 2 * filesystem.CHUNK)
+    add(store, bytes(10 * filesystem.CHUNK))
     assert events == ["fdatasync"] * 6 + ["link", "fsync"]
 
 
