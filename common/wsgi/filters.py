@@ -313,7 +313,7 @@ def http_proxy_to_wsgi_factory(global_conf: Mapping[str, str], **local_conf: str
     if not parse_boolean(enabled):
         return lambda app: app
     conf = for_library(configuration())
-    return lambda app: http_proxy_to_wsgi.HTTPProxyToWSGI(app, {"oslo_config_config": conf})
+    return lambda app: http_proxy_to_wsgi.HTTPProxyToWSGI(app, conf)
 
 
 def osprofiler_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
