@@ -8,6 +8,8 @@ from typing import Any, Final
 from oslo_config import cfg, types
 
 _QUOTA: Final = re.compile(r"(\d+)(B|KB|MB|GB|TB)?", re.ASCII)
+_MOST: Final = 2**63 - 1
+_MOST_DIGITS: Final = 19
 _UNITS: Final = {"B": 0, "KB": 1, "MB": 2, "GB": 3, "TB": 4}
 
 
@@ -37,7 +39,10 @@ class StorageQuota(types.ConfigType):
                 "GB, TB or nothing, without a blank)"
             )
         scale: int = 1024 ** _UNITS[match[2] or "B"]
-        return int(match[1]) * scale
+        number = int(match[1]) * scale if len(match[1]) <= _MOST_DIGITS else _MOST + 1
+        if number > _MOST:
+            raise ValueError(f"{value!r} is more bytes than a database counts")
+        return number
 
     def _formatter(self, value: Any) -> str:
         return str(value)

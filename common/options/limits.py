@@ -17,6 +17,7 @@ LEASES: Final = (
         "seconds",
         default=30,
         min=5,
+        max=86400,
         help="How long the record of an upload, copy or delete lives without being renewed. After "
         "that, another worker finishes or undoes the work.",
     ),
