@@ -52,6 +52,12 @@ class Connection(BytesSource):
         super().abort()
 
 
+@pytest.fixture(autouse=True)
+def _no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewals happen when the test says so, and none when it is over."""
+    monkeypatch.setattr(LeaseKeeper, "_renew_forever", lambda keeper: None)
+
+
 @pytest.fixture
 def records() -> Records:
     return Records()

@@ -20,7 +20,8 @@ from common.wsgi import access_log
 def test_the_janitors_polls_are_told_to_debuggers_only(
     request_line: str, status: str, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    # The logger has a level of its own, once a program's log has been set up.
+    caplog.set_level(logging.DEBUG, access_log.ACCESS_LOG.name)
     access_log.answered("127.0.0.1", request_line, status, 136, 0.001)
     line = f'127.0.0.1 "{request_line}" status: {status} len: 136 time: 0.001000'
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [(level, line)]
