@@ -13,6 +13,7 @@ EXTRAS = {
     "cinder": ["os-brick>=6.5", "oslo.rootwrap>=7.2", "python-cinderclient>=9.4"],
     "gridfs": ["pymongo>=4.6"],
     "vmware": ["oslo.vmware>=4.3"],
+    "postgresql": ["pg8000>=1.31"],
     "messaging": ["oslo.messaging>=14.6"],
     # The middleware keeps tokens in memcached, where memcached_servers names some, through a
     # library that it does not ask for itself.

@@ -9,11 +9,13 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from common.config import Configuration, ConfigurationError
 from glance_registry.db.engine import DatabaseSettings
 
-# What a URL of Mitaka's days means where that driver is not installed.
-_STAND_INS: Final = {
+# What a URL of Mitaka's days means, even where that driver is installed: a C library that waits
+# for a lock stops the whole event loop, and with it whoever holds the lock.
+_COOPERATIVE: Final = {
     "mysql": "mysql+pymysql",
     "mysql+mysqldb": "mysql+pymysql",
-    "postgresql": "postgresql+psycopg2",
+    "postgresql": "postgresql+pg8000",
+    "postgresql+psycopg2": "postgresql+pg8000",
 }
 
 
@@ -48,14 +50,13 @@ def _installed_driver(connection: str) -> str:
         raise ConfigurationError(
             "Option connection of section [database] is not a URL of a database"
         ) from None
-    candidates = (url, url.set(drivername=_STAND_INS.get(url.drivername, url.drivername)))
-    found = next(filter(_is_installed, candidates), None)
-    if found is None:
+    url = url.set(drivername=_COOPERATIVE.get(url.drivername, url.drivername))
+    if not _is_installed(url):
         raise ConfigurationError(
             "Option connection of section [database] needs a driver that is not installed: "
             f"{url.drivername}"
         )
-    return found.render_as_string(hide_password=False)
+    return url.render_as_string(hide_password=False)
 
 
 def _is_installed(url: URL) -> bool:

@@ -1,6 +1,5 @@
 """Section [database] as an operator wrote it."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -16,13 +15,20 @@ def connection(tmp_path: Path, url: str) -> str:
     return database_settings(conf).connection
 
 
-@pytest.mark.skipif(importlib.util.find_spec("MySQLdb") is not None, reason="MySQLdb is installed")
-@pytest.mark.parametrize("scheme", ["mysql", "mysql+mysqldb"])
-def test_a_mysql_url_of_mitakas_days_works(tmp_path: Path, scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "driver"),
+    [
+        ("mysql", "mysql+pymysql"),
+        ("mysql+mysqldb", "mysql+pymysql"),
+        ("postgresql", "postgresql+pg8000"),
+        ("postgresql+psycopg2", "postgresql+pg8000"),
+    ],
+)
+def test_a_url_of_mitakas_days_gets_a_cooperative_driver(
+    tmp_path: Path, scheme: str, driver: str
+) -> None:
     given = f"{scheme}://glance:p%40ss@db:3307/glance?charset=utf8"
-    assert (
-        connection(tmp_path, given) == "mysql+pymysql://glance:p%40ss@db:3307/glance?charset=utf8"
-    )
+    assert connection(tmp_path, given) == f"{driver}://glance:p%40ss@db:3307/glance?charset=utf8"
 
 
 @pytest.mark.parametrize(
