@@ -21,7 +21,7 @@ from sqlalchemy.pool import StaticPool
 
 from common import errors
 from common.concurrency import offload
-from glance_registry.db import failures
+from glance_registry.db import failures, postgresql
 from glance_registry.db.failures import Failure
 
 LOG = logging.getLogger(__name__)
@@ -259,7 +259,11 @@ def _make_engine(settings: DatabaseSettings, url: sa.URL) -> Engine:
         # A server that has stopped answering is one that is away.
         limits = ("connect_timeout", "read_timeout", "write_timeout")
         options["connect_args"] = dict.fromkeys(limits, settings.patience_seconds)
+    elif url.get_driver_name() == "pg8000":
+        options["connect_args"] = {"timeout": settings.patience_seconds}
     engine = sa.create_engine(url, **options)
+    if url.get_driver_name() == "pg8000":
+        postgresql.translate_socket_errors(engine)
     if url.get_backend_name() in ("mysql", "mariadb") and settings.mysql_sql_mode:
         mode = settings.mysql_sql_mode
 

@@ -72,6 +72,8 @@ def _code(error: sa.exc.DBAPIError) -> Any:
     arguments = getattr(original, "args", ())
     if arguments and isinstance(arguments[0], int):
         return arguments[0]
+    if arguments and isinstance(arguments[0], dict):
+        return arguments[0].get("C")  # as pg8000 has it
     return getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
 
 

@@ -135,7 +135,11 @@ def _sorted(statement: _Statement, columns: Any, shape: Shape) -> _Statement:
 
 
 def _directed(keys: Iterable[Any], shape: Shape) -> Iterator[Any]:
-    return (key.asc() if shape.ascending else key.desc() for key in keys)
+    for name, key in zip(order_of(shape.sort_key), keys, strict=True):
+        if images.c[name].nullable:
+            yield ties.ascending(key) if shape.ascending else ties.descending(key)
+        else:
+            yield key.asc() if shape.ascending else key.desc()
 
 
 def _branches(shape: Shape) -> Iterator[_Branch]:

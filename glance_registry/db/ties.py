@@ -1,5 +1,6 @@
-"""Conditions "as the marker has it", for a column in the middle of an index that is in order.
+"""What databases mean differently by the same words: ties in an index, and the place of NULL.
 
+Conditions "as the marker has it" are for a column in the middle of an index that is in order.
 SQLite follows the index when a column is compared for equality. MariaDB then takes the column for
 a constant, forgets that the rows behind it are in order, and sorts all of them; told the same as a
 range, it follows the index too.
@@ -65,3 +66,33 @@ def _is_null_mysql(element: is_null, compiler: SQLCompiler, **kw: Any) -> str:
     column, unused = _sides(element, compiler, **kw)
     like_a_range = f"{column} IS NULL OR ({column} >= {unused} AND {column} <= {unused})"
     return f"({like_a_range}) AND coalesce({column}, NULL) IS NULL"
+
+
+class ascending(FunctionElement[Any]):
+    """`ascending(column)`, of a list's order: NULL is below everything, everywhere."""
+
+    inherit_cache = True
+
+
+class descending(FunctionElement[Any]):
+    inherit_cache = True
+
+
+@compiles(ascending)
+def _ascending(element: ascending, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"{compiler.process(element.clauses, **kw)} ASC"
+
+
+@compiles(descending)
+def _descending(element: descending, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"{compiler.process(element.clauses, **kw)} DESC"
+
+
+@compiles(ascending, "postgresql")
+def _ascending_postgresql(element: ascending, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"{_ascending(element, compiler, **kw)} NULLS FIRST"
+
+
+@compiles(descending, "postgresql")
+def _descending_postgresql(element: descending, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"{_descending(element, compiler, **kw)} NULLS LAST"

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
 from common.image import DELETED, KILLED, Image, Location
@@ -37,6 +38,7 @@ _INSERT: Final = (
     .prefix_with("IGNORE", dialect="mysql")
     .prefix_with("IGNORE", dialect="mariadb")
 )
+_INSERT_POSTGRESQL: Final = postgresql.insert(owner_usage).on_conflict_do_nothing()
 
 
 def contribution(image: Image, locations: Iterable[Location]) -> int:
@@ -94,7 +96,8 @@ def move(
 
 
 def _insert(connection: Connection, owner: str) -> None:
-    connection.execute(_INSERT, {"owner": owner, "bytes": 0, "reserved": 0})
+    statement = _INSERT_POSTGRESQL if connection.dialect.name == "postgresql" else _INSERT
+    connection.execute(statement, {"owner": owner, "bytes": 0, "reserved": 0})
 
 
 def recount(connection: Connection, owner: str | None = None) -> int:

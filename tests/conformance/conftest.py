@@ -9,6 +9,7 @@ from glance_registry.db import sync
 from glance_registry.db.engine import Database, DatabaseSettings
 from tests.registry import Registry, empty_tables, sqlite_database
 from tests.servers.mariadb import MariaDB
+from tests.servers.postgresql import PostgreSQL
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,15 @@ def mariadb_database(mariadb: MariaDB) -> Iterator[Database]:
     database.dispose()
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture(scope="session")
+def postgresql_database(postgresql: PostgreSQL) -> Iterator[Database]:
+    database = Database(DatabaseSettings(postgresql.create()))
+    sync.sync(database)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
 def database(
     request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path
 ) -> Iterator[Database]:
@@ -36,7 +45,7 @@ def database(
         yield found
         found.dispose()
         return
-    found = request.getfixturevalue("mariadb_database")
+    found = request.getfixturevalue(f"{request.param}_database")
     empty_tables(found)
     yield found
 

@@ -14,19 +14,18 @@ from glance_registry.db import models, rows, sync, usage
 from glance_registry.db.engine import Database, DatabaseSettings
 from tests.conformance.test_registry_leases import lease
 from tests.registry import ADMIN, Registry, sqlite_database, user
-from tests.servers.mariadb import MariaDB
 
 CALLERS = 8
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
 def registries(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Registry]]:
     """As many registries as callers, each with connections of its own."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/glance.sqlite"
         sqlite_database(tmp_path / "glance.sqlite").dispose()
     else:
-        url = request.getfixturevalue("mariadb").create()
+        url = request.getfixturevalue(request.param).create()
         sync.sync(Database(DatabaseSettings(url)))
     databases = [Database(DatabaseSettings(url, sqlite_synchronous=False)) for _ in range(CALLERS)]
     yield [Registry.over(database) for database in databases]
@@ -116,9 +115,12 @@ def test_reservations_do_not_pass_a_quota_together(registries: list[Registry]) -
     assert registries[0].database.write(usage.recount) == 0
 
 
-def test_an_end_gives_back_what_was_reserved_until_then(mariadb: MariaDB) -> None:
+@pytest.mark.parametrize("server", ["mariadb", "postgresql"])
+def test_an_end_gives_back_what_was_reserved_until_then(
+    request: pytest.FixtureRequest, server: str
+) -> None:
     """I-7: also where the reservation grows while the lease is being ended."""
-    url = mariadb.create()
+    url = request.getfixturevalue(server).create()
     sync.sync(Database(DatabaseSettings(url)))
     one, other = (Registry.over(Database(DatabaseSettings(url))) for _ in range(2))
     wanted = lease(reserve=1)

@@ -11,28 +11,29 @@ from glance_registry.db import sync, usage
 from glance_registry.db.engine import Database, DatabaseSettings
 from tests.registry import Registry
 from tests.servers.mariadb import MariaDB
+from tests.servers.postgresql import PostgreSQL
 
 PATIENCE = 3.0
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[MariaDB]:
+@pytest.fixture(scope="module", params=[MariaDB, PostgreSQL])
+def server(request: pytest.FixtureRequest) -> Iterator[MariaDB | PostgreSQL]:
     """One that may be killed."""
-    found = MariaDB()
+    found = request.param()
     found.require()
     with found:
         yield found
 
 
 @pytest.fixture
-def registry(server: MariaDB) -> Iterator[Registry]:
+def registry(server: MariaDB | PostgreSQL) -> Iterator[Registry]:
     database = Database(DatabaseSettings(server.create(), patience_seconds=PATIENCE))
     sync.sync(database)
     yield Registry.over(database)
     database.dispose()
 
 
-def test_a_restart_under_load_is_survived(server: MariaDB, registry: Registry) -> None:
+def test_a_restart_under_load_is_survived(server: MariaDB | PostgreSQL, registry: Registry) -> None:
     """REL-054: 503 while it is away, all is well within five seconds after, no poisoned pool."""
     stop = threading.Event()
     answers: list[tuple[float, int]] = []
@@ -66,7 +67,9 @@ def test_a_restart_under_load_is_survived(server: MariaDB, registry: Registry) -
     assert registry.database.write(usage.recount) == 0
 
 
-def test_a_database_that_is_down_gives_503_at_once(server: MariaDB, registry: Registry) -> None:
+def test_a_database_that_is_down_gives_503_at_once(
+    server: MariaDB | PostgreSQL, registry: Registry
+) -> None:
     image_id = registry.create()["id"]
     with server.killed():
         started = time.monotonic()
@@ -86,7 +89,7 @@ def test_a_database_that_is_down_gives_503_at_once(server: MariaDB, registry: Re
 
 
 def test_a_database_that_does_not_answer_gives_503_in_time(
-    server: MariaDB, registry: Registry
+    server: MariaDB | PostgreSQL, registry: Registry
 ) -> None:
     """A stopped process keeps its connections open and says nothing."""
     registry.create()

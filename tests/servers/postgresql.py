@@ -31,7 +31,7 @@ class PostgreSQL(Server):
     def missing(cls) -> list[str]:
         return super().missing() + ([] if _programs() else ["program postgres"])
 
-    def url(self, database: str = "glance", driver: str = "psycopg2") -> str:
+    def url(self, database: str = "glance", driver: str = "pg8000") -> str:
         return f"postgresql+{driver}://{self.user}@{HOST}:{self.port}/{database}"
 
     def create(self, database: str | None = None) -> str:
@@ -74,6 +74,21 @@ class PostgreSQL(Server):
             user=_ACCOUNT if os.geteuid() == 0 else None,
         )
         self.wait_until(self._is_ready, "connection")
+
+    def pause(self) -> None:
+        super().pause()
+        self._signal_backends(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_backends(signal.SIGCONT)
+        super().resume()
+
+    def _signal_backends(self, number: signal.Signals) -> None:
+        """The server of each connection is a process in a session of its own."""
+        for process in self.processes:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            for pid in map(int, children.split()):
+                os.kill(pid, number)
 
     def _is_ready(self) -> bool:
         try:

@@ -65,6 +65,7 @@ Table(
 )
 
 _LIST_KEYS = ("name", "status", "container_format", "disk_format", "size", "updated_at")
+_NULLABLE = {"name", "container_format", "disk_format", "size", "updated_at"}
 _INDEXES: dict[str, tuple[str, list[str]]] = {
     "glance_v1_list_created_at": ("images", ["deleted", "is_public", "created_at", "id"]),
     "glance_v1_list_id": ("images", ["deleted", "is_public", "id"]),
@@ -148,4 +149,11 @@ def _add_indexes(connection: sa.Connection) -> None:
             # MySQL indexes text by prefix only.
             length = {"name": 255, "value": 64}
             options = {"mysql_length": length, "mariadb_length": length}
-        op.create_index(name, table, columns, **options)
+        in_order: list[Any] = list(columns)
+        if connection.dialect.name == "postgresql" and name.startswith("glance_v1_list_"):
+            # Where the others have them; an index in another order serves no list.
+            in_order = [
+                sa.text(f"{column} NULLS FIRST") if column in _NULLABLE else column
+                for column in columns
+            ]
+        op.create_index(name, table, in_order, **options)
