@@ -15,6 +15,7 @@ EXTRAS = {
     "vmware": ["oslo.vmware>=4.3"],
     "postgresql": ["pg8000>=1.31"],
     "messaging": ["oslo.messaging>=14.6"],
+    "profiler": ["osprofiler>=4.1"],
     # The middleware keeps tokens in memcached, where memcached_servers names some, through a
     # library that it does not ask for itself.
     "keystone": ["keystonemiddleware>=10.6", "python-memcached>=1.60"],

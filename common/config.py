@@ -40,6 +40,7 @@ FILES: Final[Mapping[str, Sequence[str]]] = {
 _OPEN_SECTIONS: Final = {area.section for area in AREAS if area.library} - {"DEFAULT"} | {
     "oslo_messaging_notifications",
     "oslo_middleware",
+    "profiler",
 }
 
 # What plugins and stores call their secrets, in sections that others declare.

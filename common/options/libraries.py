@@ -23,6 +23,7 @@ _TYPES: Final[dict[str, type[cfg.Opt]]] = {
 
 _SECRETS: Final = frozenset(
     (
+        "connection_string",
         "hmac_keys",
         "memcache_secret_key",
         "password",
@@ -54,6 +55,13 @@ AREAS: Final = (
             "SECRET_KEY",
             "Comma-separated keys that may sign trace requests. Profiling does not start with the "
             "default.",
+        ),
+        (
+            "connection_string",
+            "string",
+            "messaging://",
+            "Where traces go: the message bus of [DEFAULT] transport_url, or another of "
+            "osprofiler's drivers, such as redis://host:6379.",
         ),
         library=False,  # our filter decides by these whether to load the profiler at all
     ),

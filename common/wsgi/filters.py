@@ -7,6 +7,7 @@ untouched.
 import dataclasses
 import os
 import re
+import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -317,17 +318,22 @@ def http_proxy_to_wsgi_factory(global_conf: Mapping[str, str], **local_conf: str
 
 
 def osprofiler_factory(global_conf: Mapping[str, str], **local_conf: str) -> FilterFactory:
-    """osprofiler's filter where [profiler] enabled; otherwise nothing at all."""
-    options = configuration().profiler
+    """osprofiler's filter, and where its traces go, where [profiler] enabled; otherwise nothing
+    at all."""
+    conf = configuration()
+    options = conf.profiler
     if not options.enabled:
         return lambda app: app
     if "SECRET_KEY" in options.hmac_keys.split(","):
         raise ConfigurationError("[profiler] hmac_keys: the public default must be changed (M06)")
     try:
-        from osprofiler import web
+        from osprofiler import initializer, opts, web
     except ImportError:
-        raise ConfigurationError("[profiler] enabled: osprofiler is not installed") from None
-    factory: FilterFactory = web.WsgiMiddleware.factory(
-        dict(global_conf), enabled="yes", hmac_keys=options.hmac_keys
-    )
-    return factory
+        raise ConfigurationError(
+            "[profiler] enabled: needs osprofiler; install it with: pip install '.[profiler]'"
+        ) from None
+    library = for_library(conf)
+    opts.set_defaults(library)
+    service = conf.prog.removeprefix("glance-")
+    initializer.init_from_conf(library, {}, "glance", service, socket.gethostname())
+    return lambda app: web.WsgiMiddleware(app, options.hmac_keys, enabled=True)

@@ -118,5 +118,5 @@ def test_an_option_that_nothing_reads_says_so() -> None:
         and not re.search(rf"[.\"']{option.dest}\b", code)
         and not option.help.startswith("Accepted and ignored")
     ]
-    # oslo.messaging reads it itself.
-    assert silent == ["[oslo_messaging_notifications] topics"]
+    # oslo.messaging and osprofiler read them themselves.
+    assert silent == ["[oslo_messaging_notifications] topics", "[profiler] connection_string"]
