@@ -5,7 +5,7 @@ foreign key is ever in the way. What still awaits the scrubber stays: its row is
 about those bytes. Every purged id leaves a tombstone (SEC-009).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -31,11 +31,13 @@ from glance_registry.db.models import (
 
 # Rows per transaction: nobody waits long for a lock that a purge holds (SEC-083).
 _BATCH: Final = 200
+# Rows looked up at a time: to find the oldest, all that are due are read.
+_AHEAD: Final = 20_000
 
 _CHILDREN: Final = (image_properties, image_locations, image_members, image_tags)
 
-# Removes up to so many rows that were deleted before a time; returns how many there were.
-Step = Callable[[Connection, datetime, int], int]
+# Removes rows of one table, by their ids.
+Remove = Callable[[Connection, list[Any]], None]
 
 
 def purge(database: Database, age_in_days: int, max_rows: int) -> Mapping[str, int]:
@@ -44,54 +46,60 @@ def purge(database: Database, age_in_days: int, max_rows: int) -> Mapping[str, i
     Returns how many went from each table. Stopped half-way, it goes on when called again.
     """
     before = timeutils.utcnow() - timedelta(days=age_in_days)
-    steps: list[tuple[str, Step]] = [(table.name, _child_step(table)) for table in _CHILDREN]
-    steps += [("images", _purge_images), ("tasks", _purge_tasks)]
-    return {name: _repeat(database, step, before, max_rows) for name, step in steps}
+    removed = {}
+    for table in (*_CHILDREN, images, tasks):
+        rows = _Due(table, before)
+        removed[table.name] = _remove_in_batches(database, rows, max_rows)
+    return removed
 
 
-def _repeat(database: Database, step: Step, before: datetime, max_rows: int) -> int:
+class _Due:
+    """The rows of one table that are to go."""
+
+    def __init__(self, table: sa.Table, before: datetime) -> None:
+        self._id = table.c.id
+        self._statement = sa.select(table.c.id).where(
+            table.c.deleted == sa.true(), table.c.deleted_at < before, *_CONDITIONS.get(table, ())
+        )
+        self._order = table.c.deleted_at
+        self._remove = _REMOVERS.get(table, partial(_delete, table))
+
+    def oldest(self, count: int, connection: Connection) -> list[Any]:
+        return list(connection.scalars(self._statement.order_by(self._order).limit(count)))
+
+    def remove(self, ids: list[Any], connection: Connection) -> int:
+        """Remove those that still are to go; how many they were."""
+        # Locked: what is revived meanwhile, or gets a child, has to wait and then finds nothing.
+        statement = self._statement.where(self._id.in_(ids)).with_for_update()
+        found = list(connection.scalars(statement))
+        if found:
+            self._remove(connection, found)
+        return len(found)
+
+
+def _remove_in_batches(database: Database, rows: _Due, max_rows: int) -> int:
     removed = 0
     while removed < max_rows:
-        size = min(_BATCH, max_rows - removed)
-        gone = database.write(partial(_run, step, before, size))
+        wanted = min(_AHEAD, max_rows - removed)
+        ids = database.read(partial(rows.oldest, wanted))
+        batches = (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
+        gone = sum(database.write(partial(rows.remove, batch)) for batch in batches)
         removed += gone
-        if gone < size:
+        if gone < wanted:
             break
     return removed
 
 
-def _run(step: Step, before: datetime, size: int, connection: Connection) -> int:
-    return step(connection, before, size)
+def _delete(table: sa.Table, connection: Connection, ids: list[Any]) -> None:
+    connection.execute(table.delete().where(table.c.id.in_(ids)))
 
 
-def _child_step(table: sa.Table) -> Step:
-    def step(connection: Connection, before: datetime, size: int) -> int:
-        statement = _due(table, before).limit(size)
-        if table is image_locations:
-            statement = statement.where(table.c.status != PENDING_DELETE)
-        ids = list(connection.scalars(statement))
-        if ids and table is image_locations:
-            _release_usage(connection, ids)
-        _remove(connection, table, ids)
-        return len(ids)
-
-    return step
+def _remove_locations(connection: Connection, ids: list[Any]) -> None:
+    _release_usage(connection, ids)
+    _delete(image_locations, connection, ids)
 
 
-def _due(table: sa.Table, before: datetime) -> sa.Select[Any]:
-    return (
-        sa.select(table.c.id)
-        .where(table.c.deleted == sa.true(), table.c.deleted_at < before)
-        .order_by(table.c.deleted_at)
-    )
-
-
-def _remove(connection: Connection, table: sa.Table, ids: list[str]) -> None:
-    if ids:
-        connection.execute(table.delete().where(table.c.id.in_(ids)))
-
-
-def _release_usage(connection: Connection, ids: list[str]) -> None:
+def _release_usage(connection: Connection, ids: list[Any]) -> None:
     """Some rows of old releases are removed but not said to be `deleted`, and so are counted."""
     counted = (
         sa.select(images.c.owner, sa.func.sum(images.c.size))
@@ -108,27 +116,16 @@ def _release_usage(connection: Connection, ids: list[str]) -> None:
         usage.add(connection, owner, -int(total))
 
 
-def _purge_images(connection: Connection, before: datetime, size: int) -> int:
-    childless = [sa.not_(sa.exists().where(child.c.image_id == images.c.id)) for child in _CHILDREN]
-    due = (
-        _due(images, before)
-        .where(images.c.status != PENDING_DELETE, *childless)
-        .limit(size)
-        # Whoever adds a child meanwhile has to wait, and then finds no image.
-        .with_for_update()
+def _remove_images(connection: Connection, ids: list[Any]) -> None:
+    now = timeutils.utcnow()
+    connection.execute(
+        image_tombstones.insert(), [{"id": image_id, "purged_at": now} for image_id in ids]
     )
-    ids = list(connection.scalars(due))
-    if ids:
-        now = timeutils.utcnow()
-        connection.execute(
-            image_tombstones.insert(), [{"id": image_id, "purged_at": now} for image_id in ids]
-        )
-        _end_leases(connection, ids)
-    _remove(connection, images, ids)
-    return len(ids)
+    _end_leases(connection, ids)
+    _delete(images, connection, ids)
 
 
-def _end_leases(connection: Connection, ids: list[str]) -> None:
+def _end_leases(connection: Connection, ids: list[Any]) -> None:
     of_these = image_leases.c.image_id.in_(ids)
     reserved = sa.select(image_leases.c.owner, image_leases.c.reserved).where(of_these)
     for owner, amount in connection.execute(reserved).all():
@@ -136,9 +133,20 @@ def _end_leases(connection: Connection, ids: list[str]) -> None:
     connection.execute(image_leases.delete().where(of_these))
 
 
-def _purge_tasks(connection: Connection, before: datetime, size: int) -> int:
-    ids = list(connection.scalars(_due(tasks, before).limit(size)))
-    if ids:
-        connection.execute(task_info.delete().where(task_info.c.task_id.in_(ids)))
-    _remove(connection, tasks, ids)
-    return len(ids)
+def _remove_tasks(connection: Connection, ids: list[Any]) -> None:
+    connection.execute(task_info.delete().where(task_info.c.task_id.in_(ids)))
+    _delete(tasks, connection, ids)
+
+
+_REMOVERS: Final[Mapping[sa.Table, Remove]] = {
+    image_locations: _remove_locations,
+    images: _remove_images,
+    tasks: _remove_tasks,
+}
+_CONDITIONS: Final[Mapping[sa.Table, Sequence[sa.ColumnElement[bool]]]] = {
+    image_locations: (image_locations.c.status != PENDING_DELETE,),
+    images: (
+        images.c.status != PENDING_DELETE,
+        *(~sa.exists().where(child.c.image_id == images.c.id) for child in _CHILDREN),
+    ),
+}
