@@ -51,7 +51,7 @@ class Identity:
         if ctx.request_id:
             headers["X-Openstack-Request-ID"] = ctx.request_id
         if self.key is not None:
-            headers[KEY_HEADER] = self.key
+            headers[KEY_HEADER] = _wire(self.key)
         if token := self.token(ctx):
             headers["X-Auth-Token"] = token
         if self.send_headers:

@@ -6,7 +6,8 @@ import pytest
 
 from common.context import RequestContext
 from common.wsgi.filters import ContextFilter, ContextSettings
-from glance_api.registry_client import Identity
+from glance_api.registry_client import KEY_HEADER, Identity
+from glance_registry.access import RegistryAccess
 
 
 class NoAdmins:
@@ -41,3 +42,20 @@ def test_an_anonymous_caller_stays_anonymous() -> None:
     """D19"""
     anonymous = RequestContext(read_only=True, authenticated=False)
     assert not seen(anonymous, allow_anonymous_access=True).authenticated
+
+
+@pytest.mark.parametrize("key", ["0123abcd", "schlüssel", "鍵"])
+def test_the_registry_knows_the_key_in_any_script(key: str) -> None:
+    """Decision 6: "a text of your choice"."""
+    text = Identity(key=key).headers(RequestContext())[KEY_HEADER]
+    reached: list[str] = []
+
+    def pipeline(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        reached.append(environ["PATH_INFO"])
+        return []
+
+    door = RegistryAccess(pipeline, pipeline, key)
+    wire = text.encode("latin-1").decode("latin-1")
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/images"}
+    door({**environ, "HTTP_X_GLANCE_REGISTRY_KEY": wire}, lambda *_: None)
+    assert reached == ["/images"]
