@@ -7,7 +7,7 @@ suite that every driver passes.
 
 import abc
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
@@ -119,6 +119,10 @@ class Store(abc.ABC):
         it a caller could read anybody's bytes. Must not connect.
         """
         self.validate(url)
+
+    def secrets(self) -> Iterable[str]:
+        """Credentials that are in no option: the log never shows them, whatever a library says."""
+        return ()
 
     def lends_rights(self, ctx: RequestContext, url: str) -> bool:
         """Whether url is read with the service's own rights, neither ctx nor url bringing any.

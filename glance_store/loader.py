@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from oslo_config import cfg
 
-from common import errors
+from common import errors, log
 from common.context import RequestContext
 from glance_store import outbound as outbound_rules
 from glance_store.driver import Store
@@ -95,6 +95,8 @@ class Stores:
         }
         if not drivers:
             raise BadStoreConfiguration("stores: no driver is enabled")
+        for driver in drivers.values():
+            log.hide(*driver.secrets())
         rules = OutboundRules.configured(
             _values(conf, outbound_rules.GROUP, outbound_rules.OPTIONS)
         )

@@ -7,7 +7,7 @@ for several accounts in `swift_multi_tenant`.
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar, Final, TypeVar
@@ -144,6 +144,9 @@ class SwiftStore(Store):
 
     def validate(self, url: str) -> None:
         locations.parse(url)
+
+    def secrets(self) -> Iterable[str]:
+        return self._accounts.keys()
 
     def lends_rights(self, ctx: RequestContext, url: str) -> bool:
         return locations.parse(url).user is None and ctx.token is None

@@ -49,6 +49,9 @@ class Accounts:
         self._others = Connections(self.access, outbound)
         self._account_of = lru_cache(_ACCOUNTS_KEPT)(self._make_account)
 
+    def keys(self) -> set[str]:
+        return {reference.key for reference in self._references.values()}
+
     def of_reference(self) -> Account:
         """The account for new images of a single-tenant store."""
         if self.default is None:

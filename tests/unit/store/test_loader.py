@@ -7,7 +7,7 @@ import textwrap
 import pytest
 from oslo_config import cfg
 
-from common import errors
+from common import errors, log
 from common.context import RequestContext
 from common.upload import BytesSource, Upload
 from glance_store import BadStoreConfiguration, Capability, UnknownScheme
@@ -164,6 +164,23 @@ def test_drivers_get_the_operators_outbound_rules():
     outbound = Outbound(OutboundRules(max_redirects=1))
     Stores({"memory": driver}, outbound=outbound)
     assert driver.outbound is outbound
+
+
+def test_secrets_outside_of_the_options_never_reach_the_log(tmp_path, monkeypatch):
+    """SEC-031: an error of a library may quote what a file of Swift's accounts holds."""
+    monkeypatch.setattr(log, "_secrets", set())
+    monkeypatch.setattr(log, "_secret_pattern", None)
+    accounts = tmp_path / "glance-swift.conf"
+    accounts.write_text("[ref1]\nauth_address = https://auth\nuser = t:u\nkey = k3y/of-a-file\n")
+    stores(
+        tmp_path,
+        f"""\
+        stores = swift
+        default_store = swift
+        swift_store_config_file = {accounts}
+        """,
+    )
+    assert log.scrub("refused: k3y/of-a-file") == "refused: ***"
 
 
 def test_every_bundled_option_is_declared():
