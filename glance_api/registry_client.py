@@ -218,7 +218,8 @@ class RegistryClient:
             for token, reserve in reserves.items()
         ]
         body = {"leases": entries, "seconds": seconds, "quota": quota}
-        return self._ask(_lease_states, ctx, "PUT", "/leases", body)
+        # A connection that has gone silent must not outlive the leases.
+        return self._ask(_lease_states, ctx, "PUT", "/leases", body, timeout=seconds / 2)
 
     def end_lease(
         self,
@@ -253,9 +254,10 @@ class RegistryClient:
         path: str,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> T:
         """What read makes of the answer; what it cannot read is the registry's failure."""
-        content = self._call(ctx, method, path, body, headers)
+        content = self._call(ctx, method, path, body, headers, timeout)
         try:
             return read(orjson.loads(content))
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -268,6 +270,7 @@ class RegistryClient:
         path: str,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> bytes:
         content = None if body is None else orjson.dumps(body)
         sent = self._identity.headers(ctx)
@@ -275,7 +278,7 @@ class RegistryClient:
             sent["Content-Type"] = "application/json"
         if headers:
             sent.update(headers)
-        answer = self._pool.request(method, path, content, sent)
+        answer = self._pool.request(method, path, content, sent, timeout)
         if answer.status >= 300:
             raise error_from(answer.status, _message(answer))
         return answer.content

@@ -64,16 +64,24 @@ class ConnectionPool:
         self._is_sweeping = False
 
     def request(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float | None = None,
     ) -> Answer:
         """One exchange. Raises ServiceUnavailable where it fails for any reason.
+
+        timeout: seconds for what cannot wait as long as the endpoint's.
 
         A read is tried a second time on a new connection; a write never is, since it may have
         been carried out.
         """
         for attempt in (1, 2):
             try:
-                answer = self._exchange(method, path, body, headers, fresh=attempt == 2)
+                connection = _Connection(self._endpoint) if attempt == 2 else self._take()
+                answer = self._exchange(connection, method, path, body, headers, timeout)
             except (OSError, BadFraming, errors.ClientDisconnected) as error:
                 timed_out = isinstance(error, TimeoutError)
                 if attempt == 2 or method not in _IDEMPOTENT or timed_out:
@@ -93,11 +101,20 @@ class ConnectionPool:
             LOG.info("the registry at %s:%s cannot be reached: %s", end.host, end.port, reason)
 
     def _exchange(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], fresh: bool
+        self,
+        connection: "_Connection",
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float | None,
     ) -> Answer:
-        connection = _Connection(self._endpoint) if fresh else self._take()
         try:
+            if timeout is not None:
+                connection.limit(timeout)
             answer = connection.exchange(method, path, body, headers)
+            if timeout is not None:
+                connection.limit(self._endpoint.timeout)
         except BaseException:
             connection.close()
             raise
@@ -181,6 +198,11 @@ class _Connection:
         if not self.is_open:
             self.close()
         return Answer(head.status, content)
+
+    def limit(self, timeout: float | None) -> None:
+        """Wait no longer than that for the registry from now on."""
+        if self.is_open:
+            self._sock.settimeout(timeout)
 
     def is_usable(self) -> bool:
         """An idle connection with something to read was closed by the registry meanwhile."""

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from common import errors
+from common.context import RequestContext
 from glance_api import registry_connection
+from glance_api.registry_client import Identity, RegistryClient
 from glance_api.registry_connection import Answer, ConnectionPool, Endpoint
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -95,6 +97,25 @@ def test_a_connection_that_ended_while_idle_is_noticed_before_a_write(scripted: 
     while scripted.pool._idle[0].is_usable():
         pass
     assert scripted.pool.request("PUT", "/images/x", b"{}", {}) == Answer(200, b"ok")
+
+
+def test_leases_are_not_lost_to_a_connection_that_has_gone_silent() -> None:
+    """REL-009, REL-050: a renewal gives up in time to be tried again, and others still wait."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        end = Endpoint("127.0.0.1", listener.getsockname()[1], 600)
+        client = RegistryClient(ConnectionPool(end), Identity())
+        began = time.monotonic()
+        with pytest.raises(errors.ServiceUnavailable):
+            client.renew(RequestContext(), {"token": None}, seconds=1)
+        assert time.monotonic() - began < 10
+
+
+@script([OK, OK])
+def test_a_timeout_is_for_one_request(scripted: Scripted) -> None:
+    scripted.pool.request("GET", "/leases", None, {}, timeout=5)
+    (connection,) = scripted.pool._idle
+    assert connection._sock.gettimeout() == 10
+    scripted.get()
 
 
 def test_what_a_burst_leaves_over_is_closed_but_for_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
