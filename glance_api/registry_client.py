@@ -236,12 +236,15 @@ class RegistryClient:
         return self._ask(_found_leases, ctx, "GET", "/leases?limit=1000")
 
     def claim(self, ctx: RequestContext, found: FoundLease, lease: Lease, seconds: int) -> Image:
-        """Take over a lease for lease.worker under lease.token. Raises Conflict if too late."""
+        """Take over a lease for lease.worker under lease.token. Raises Conflict if too late, or
+        if a lease that was found expired has been renewed since.
+        """
         body = {
             "worker": lease.worker,
             "seconds": seconds,
             "token": lease.token,
             "expected_worker": found.worker,
+            "only_expired": found.expired,
         }
         path = f"/leases/{quote(found.id, safe='')}/claim"
         return self._ask(self._image, ctx, "POST", path, body)

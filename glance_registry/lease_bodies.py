@@ -11,6 +11,7 @@ from glance_registry.values import (
     MAX_INT32,
     MAX_INT64,
     optional_text,
+    parse_boolean,
     parse_integer,
     require_object,
     require_text,
@@ -72,6 +73,7 @@ def parse_claim(body: Any) -> Claim:
         token=parse_token(document.get("token")),
         seconds=parse_seconds(document.get("seconds")),
         expected_worker=require_text("expected_worker", document.get("expected_worker"), 255),
+        only_expired=parse_boolean("only_expired", document.get("only_expired", False)),
     )
 
 

@@ -123,6 +123,7 @@ class DatabaseLeases:
             seconds=seconds,
             token=lease.token,
             expected_worker=found.worker,
+            only_expired=found.expired,
         )
         _, image = self.database.write(
             lambda connection: caretaking.claim(connection, int(found.id), wanted)

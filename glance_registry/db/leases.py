@@ -191,23 +191,32 @@ def find_by_id(connection: Connection, lease_id: int) -> Lease | None:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A lease changes hands: from the worker that is believed dead to a new one."""
+    """A lease changes hands: from the worker that is believed dead to a new one.
+
+    only_expired: it is believed dead only because the lease has run out; it may have renewed it
+    since.
+    """
 
     worker: str
     token: str
     seconds: int
     expected_worker: str
+    only_expired: bool = False
 
 
 def take_over(connection: Connection, lease_id: int, claim: Claim) -> Lease:
     """Give the lease a new worker and token. Raises Conflict if somebody was faster."""
+    now = timeutils.utcnow()
+    free = [image_leases.c.id == lease_id, image_leases.c.worker == claim.expected_worker]
+    if claim.only_expired:
+        free.append(image_leases.c.expires_at <= now)
     changed = connection.execute(
         image_leases.update()
-        .where(image_leases.c.id == lease_id, image_leases.c.worker == claim.expected_worker)
+        .where(*free)
         .values(
             worker=claim.worker,
             token=claim.token,
-            expires_at=timeutils.utcnow() + timedelta(seconds=claim.seconds),
+            expires_at=now + timedelta(seconds=claim.seconds),
         )
     )
     lease = find_by_id(connection, lease_id) if changed.rowcount else None

@@ -38,6 +38,12 @@ def begin(
     return wanted
 
 
+def expire(registry: Registry) -> None:
+    """Every lease has run out."""
+    past = models.image_leases.update().values(expires_at=timeutils.utcnow() - timedelta(seconds=9))
+    registry.database.write(lambda connection: connection.execute(past).rowcount)
+
+
 def listed(registry: Registry) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = registry.call("GET", "/leases", ctx=ADMIN).json["leases"]
     return found
@@ -276,8 +282,8 @@ class TestEnd:
 
 
 class TestClaim:
-    def claim(self, registry: Registry, lease_id: str, worker: str = "w1") -> Any:
-        body = {"worker": "w2", "seconds": 30, "token": "new", "expected_worker": worker}
+    def claim(self, registry: Registry, lease_id: str, worker: str = "w1", **more: bool) -> Any:
+        body = {"worker": "w2", "seconds": 30, "token": "new", "expected_worker": worker, **more}
         return registry.call("POST", f"/leases/{lease_id}/claim", body, ADMIN)
 
     @pytest.mark.parametrize(
@@ -329,6 +335,21 @@ class TestClaim:
         assert self.claim(registry, found["id"]).status_int == 409
         assert self.claim(registry, "999").status_int == 409
         assert self.claim(registry, "zz").status_int == 404
+
+    def test_a_lease_that_was_renewed_after_all_stays_its_workers(
+        self, registry: Registry, image_id: str
+    ) -> None:
+        """REL-009: it had expired when it was listed, as all have after an outage."""
+        wanted = begin(registry, image_id)
+        expire(registry)
+        (found,) = listed(registry)
+        renew = {"leases": [{"token": wanted["token"]}], "seconds": 30}
+        assert registry.call("PUT", "/leases", renew).status_int == 200
+        assert self.claim(registry, found["id"], only_expired=True).status_int == 409
+        assert registry.show(image_id)["status"] == "saving"
+        expire(registry)
+        assert self.claim(registry, found["id"], only_expired=True).status_int == 200
+        assert registry.show(image_id)["status"] == "killed"
 
     def test_the_soonest_expiry_comes_first(self, registry: Registry) -> None:
         for seconds in (50, 10, 30):
