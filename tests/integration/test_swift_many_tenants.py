@@ -1,10 +1,13 @@
 """Both daemons, the scrubber, Keystone and Swift: images in the accounts of their uploaders."""
 
+import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,7 @@ from tests.functional.steps import (
     wait_until,
 )
 from tests.integration.keystone_service import caller, options, running
+from tests.integration.lifecycle import StoreLifecycle
 from tests.servers.keystone import Keystone
 from tests.servers.swift import Swift
 
@@ -30,8 +34,8 @@ MIB = 1024 * 1024
 CONTENT = content_of(5 * MIB + 7)
 
 
-@pytest.fixture(scope="module")
-def reseller(keystone: Keystone) -> Iterator[None]:
+@contextlib.contextmanager
+def reselling(keystone: Keystone) -> Iterator[None]:
     """The service's user has the role that opens every account."""
     role = keystone._find_or_make("role", "ResellerAdmin", {})
     user = keystone.service
@@ -41,35 +45,41 @@ def reseller(keystone: Keystone) -> Iterator[None]:
     keystone.request("DELETE", assignment)
 
 
-@pytest.fixture(scope="module")
-def service(
-    keystone: Keystone,
-    swift_keystone: Swift,
-    reseller: None,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Service]:
-    home = tmp_path_factory.mktemp("many-tenants")
+def store_options(home: Path, keystone: Keystone, **more: Any) -> dict[str, Any]:
+    """The [glance_store] section, with the service's account in a file."""
     user = keystone.service
     accounts = home / "glance-swift.conf"
     accounts.write_text(
         f"[ref1]\nauth_version = 3\nauth_address = {keystone.url}\n"
         f"user = {user.project}:{user.name}\nkey = {user.password}\n"
     )
-    store = {
+    return {
         "stores": "swift,http",
         "default_store": "swift",
         "swift_store_multi_tenant": True,
         "swift_store_config_file": accounts,
-        "swift_store_large_object_size": 0,
-        "swift_store_large_object_chunk_size": 1,
-        "swift_store_timeout": 15,
+        **more,
     }
-    with running(home, keystone, glance_store=store) as service:
+
+
+@pytest.fixture(scope="module")
+def service(
+    keystone: Keystone, swift_keystone: Swift, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    home = tmp_path_factory.mktemp("many-tenants")
+    store = store_options(
+        home,
+        keystone,
+        swift_store_large_object_size=0,
+        swift_store_large_object_chunk_size=1,
+        swift_store_timeout=15,
+    )
+    with reselling(keystone), running(home, keystone, glance_store=store) as service:
         yield service
         audit(service)
-        for secret in (user.password, *(each.password for each in keystone.users.values())):
-            assert secret not in service.api.log
-            assert secret not in service.registry.log
+        for each in keystone.users.values():
+            assert each.password not in service.api.log
+            assert each.password not in service.registry.log
     assert not left_in(swift_keystone)
 
 
@@ -268,3 +278,51 @@ def scrub(service: Service, keystone: Keystone) -> "subprocess.CompletedProcess[
         text=True,
         timeout=60,
     )
+
+
+class TestLifecycle(StoreLifecycle):
+    """Both servers are its own: a Swift that is killed, and a catalog that names it."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def identity(cls) -> Iterator[Keystone]:
+        Keystone.require()
+        with Keystone() as keystone, reselling(keystone):
+            yield keystone
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls, identity: Keystone) -> Iterator[Swift]:
+        Swift.require()
+        with Swift(keystone=identity) as server:
+            yield server
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stored(cls, backend: Swift) -> Callable[[], list[str]]:
+        return lambda: sorted(left_in(backend))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def service(
+        cls, identity: Keystone, backend: Swift, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[Service]:
+        home = tmp_path_factory.mktemp("many-tenants")
+        store = store_options(
+            home,
+            identity,
+            swift_store_large_object_size=50,
+            swift_store_large_object_chunk_size=20,
+            swift_store_timeout=5,
+        )
+        with running(home, identity, glance_store=store, leases={"seconds": 5}) as service:
+            yield service
+            alice = caller(service, identity.token("alice"))
+            for image in alice.get("/v1/images").json["images"]:
+                assert alice.delete(path(image["id"])).status == 200
+            # What could not be removed when Swift was killed has been since.
+            wait_until(lambda: not left_in(backend))
+
+    @pytest.fixture
+    def caller(self, service: Service, identity: Keystone) -> Client:
+        return caller(service, identity.token("alice"))
