@@ -34,7 +34,12 @@ class AppPool:
         self.registry = registry
 
     def request(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float | None = None,
     ) -> Answer:
         request = webob.Request.blank(path, method=method, headers=dict(headers), body=body or b"")
         request.environ[CONTEXT] = ADMIN
