@@ -178,7 +178,9 @@ class ContextFilter(_ContextFilter):
             return decode_value(environ, value, mode) if value else None
 
         roles = tuple(
-            role.strip().lower() for role in (header("HTTP_X_ROLES") or "").split(",") if role
+            role.strip().lower()
+            for role in (header("HTTP_X_ROLES") or "").split(",")
+            if role.strip()
         )
         context = RequestContext(
             user=header("HTTP_X_USER_ID"),

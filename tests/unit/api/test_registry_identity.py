@@ -38,6 +38,17 @@ def test_the_registry_sees_who_the_caller_is_in_any_script(name: str) -> None:
     assert seen(ctx) == ctx
 
 
+@pytest.mark.parametrize("roles", ["member,", "member, ", " ,member"])
+def test_a_blank_is_no_role(roles: str) -> None:
+    """Section 3: not even where admin_role is one by mistake."""
+    environ = {"HTTP_X_IDENTITY_STATUS": "Confirmed", "HTTP_X_ROLES": roles}
+    context = ContextFilter(
+        lambda environ, start: [], ContextSettings(admin_role=" "), NoAdmins()
+    ).context_from(environ, "req-1")
+    assert context.roles == ("member",)
+    assert not context.is_admin
+
+
 def test_an_anonymous_caller_stays_anonymous() -> None:
     """D19"""
     anonymous = RequestContext(read_only=True, authenticated=False)
