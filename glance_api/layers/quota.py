@@ -16,7 +16,7 @@ from glance_api.layers.base import ImageLayer, ImageRepo, Source
 
 @dataclass(frozen=True)
 class Quotas:
-    """Negative counts mean no limit; a storage of 0 bytes means no limit."""
+    """`properties` of one image, negative for any number; `storage` in bytes, 0 for any."""
 
     properties: int = 128
     storage: int = 0
@@ -40,15 +40,10 @@ class QuotaLayer(ImageLayer):
         return self.inner.save(ctx, image, change, source)
 
     def _check_properties(self, properties: Mapping[str, str | None], existing: int) -> None:
+        count, limit = len(properties), self.quotas.properties
         # Whoever is over a lowered limit may still go down (SEC-075).
-        count = len(properties)
-        if count > existing:
-            check_count(count, self.quotas.properties, "image properties")
-
-
-def check_count(count: int, limit: int, what: str) -> None:
-    """Raise LimitExceeded for more than limit; a negative limit is none."""
-    if 0 <= limit < count:
-        raise errors.LimitExceeded(
-            f"The limit of {what} has been exceeded. Attempted: {count}, Maximum: {limit}"
-        )
+        if count > existing and 0 <= limit < count:
+            raise errors.LimitExceeded(
+                "The limit of image properties has been exceeded. "
+                f"Attempted: {count}, Maximum: {limit}"
+            )
