@@ -7,7 +7,15 @@ from typing import Final
 
 from common import errors
 from common.context import RequestContext
-from common.image import ACTIVE, DEACTIVATED, DELETED, PENDING_DELETE, Change, Image
+from common.image import (
+    ACTIVE,
+    DEACTIVATED,
+    DELETED,
+    PENDING_DELETE,
+    QUEUED,
+    Change,
+    Image,
+)
 from glance_api.layers.base import Act, ImageLayer, MemberLayer, Plan, Source
 
 _FROZEN_WHEN_ACTIVE: Final = ("size", "checksum")
@@ -35,6 +43,8 @@ class AuthLayer(ImageLayer):
         if image.status == DELETED:
             raise errors.Forbidden("Forbidden to update deleted image.")
         self._check_frozen(ctx, image, change)
+        if source.body is not None and image.status != QUEUED:
+            raise errors.Conflict(f"Image status is {image.status}: data cannot be uploaded.")
         if not ctx.is_admin:
             change.fields.pop("owner", None)
         return self.inner.save(ctx, image, change, source)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from common import errors
 from common.body import Body
 from common.context import RequestContext
 from common.documents import image_fields
@@ -56,9 +55,6 @@ class PolicyLayer(ImageLayer):
         return self.inner.add(ctx, image, source)
 
     def save(self, ctx: RequestContext, image: Image, change: Change, source: Source) -> Image:
-        if source.body is not None and image.status != "queued":
-            # A body is refused before the location's rule is asked (section 11.1 step 8).
-            raise errors.Conflict(f"Image status is {image.status}: data cannot be uploaded.")
         self._check_location(ctx, source)
         return self.inner.save(ctx, image, change, source)
 

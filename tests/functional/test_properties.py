@@ -6,7 +6,7 @@ import pytest
 
 from tests.functional.conftest import audited_service
 from tests.functional.daemons import OCTETS, Answer, Client, Service
-from tests.functional.steps import create, meta, path, queued_image
+from tests.functional.steps import active_image, create, meta, path, queued_image
 
 RULES = """\
 [^x_billing_]
@@ -183,6 +183,13 @@ def test_data_brings_properties_under_the_same_rules(member: Client, billing: Cl
     assert answer.image["status"] == "active"
     assert answer.image["properties"] == {"x_open": "3"}
     assert shown(billing, image_id) == {"x_billing_code": "1", "x_open": "3"}
+
+
+def test_data_for_an_image_that_has_some_is_refused_first(member: Client) -> None:
+    """Section 11.1: step 8 comes before step 13."""
+    image_id = active_image(member)
+    answer = member.put(path(image_id), {**OCTETS, **properties(x_billing_code="1")}, b"more")
+    assert answer.status == 409
 
 
 @pytest.mark.parametrize("role", ["member", "Member", "MEMBER"])
