@@ -267,3 +267,15 @@ def test_writers_of_one_process_take_turns(database: Database) -> None:
     for thread in threads:
         thread.join()
     assert len(registry.ids()) == 8
+
+
+def test_a_database_of_glances_is_not_ready_before_it_is_synced(
+    tmp_path: Path, database: Database
+) -> None:
+    """Images can be read there, and no upload begun."""
+    database.ping()
+    glances = Database(DatabaseSettings(f"sqlite:///{tmp_path}/glances.sqlite"))
+    with glances.migration() as connection:
+        models.images.create(connection)
+    with pytest.raises(errors.ServiceUnavailable):
+        glances.ping()
