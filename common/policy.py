@@ -54,6 +54,11 @@ class PolicyEnforcer:
         self._texts: Mapping[str, str] = {}
         self._load(self._stamps())
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether there is no file at all."""
+        return not self._loaded
+
     def check(self, ctx: RequestContext, rule: str, target: dict[str, Any] | None = None) -> None:
         """Raise Forbidden unless rule, or the default rule where it is not defined, accepts."""
         if not self.passes(ctx, rule, target):

@@ -3,6 +3,7 @@
 Options are read here, once, into the values that the parts are made of.
 """
 
+import logging
 import os
 import socket
 import ssl
@@ -51,6 +52,8 @@ from glance_api.versions import enabled_versions, versions_app
 from glance_store.driver import Capability
 from glance_store.loader import Stores
 
+LOG = logging.getLogger(__name__)
+
 _CA_BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -70,6 +73,12 @@ class Api:
         self.stores = Stores.configured(conf)
         self.keep_acls = any(Capability.ACL in store.capabilities for store in self.stores)
         self.enforcer = enforcer_from(conf)
+        if self.enforcer.is_built_in:
+            LOG.warning(
+                "there is no policy file %s: by the built-in rules everybody may publish images "
+                "and register locations",
+                conf.oslo_policy.policy_file,
+            )
         self.registry = registry_client(conf)
         self.acls = Acls(self.registry, self.stores, service_context(conf))
         self.leases = LeaseKeeper(
