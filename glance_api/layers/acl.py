@@ -37,11 +37,13 @@ class Acls:
                 return
             asking, acting = self._identities(ctx, image)
             members = self.registry.members(asking, image.id, vouched=True)
+            # An administrator may have stored it for its owner, in an account of his own.
+            readers = [image.owner, *(member.member for member in members)]
             store.set_acls(
                 acting,
                 location.url,
                 public=image.is_public,
-                read=[member.member for member in members],
+                read=[reader for reader in readers if reader is not None],
                 write=[],
             )
         except errors.GlanceError as error:

@@ -201,6 +201,24 @@ def test_whoever_may_share_an_image_opens_it_to_others(
     assert not left_in(swift_keystone)
 
 
+def test_whom_an_administrator_makes_an_image_for_can_read_it(
+    keystone: Keystone, swift_keystone: Swift, people: People, alice: Client, bob: Client
+) -> None:
+    """Its bytes are in the administrator's account."""
+    admin, owner = people.admin, keystone.users["alice"].project_id
+    target = path(active_image(admin, CONTENT, owner=owner))
+    assert alice.get(target).content == CONTENT
+    assert bob.get(target).status == 404
+    member = keystone.users["bob"].project_id
+    assert alice.put(f"{target}/members/{member}").status == 204
+    assert admin.put(target, {"x-image-meta-is_public": "true"}).status == 200
+    assert admin.put(target, {"x-image-meta-is_public": "false"}).status == 200
+    for reader in (alice, bob):
+        assert reader.get(target).content == CONTENT
+    assert admin.delete(target).status == 200
+    assert not left_in(swift_keystone)
+
+
 def test_an_administrator_deletes_anybodys_image(
     swift_keystone: Swift, people: People, alice: Client
 ) -> None:

@@ -53,7 +53,7 @@ class Store:
     ids=["owner", "admin", "sharer"],
 )
 def test_a_member_who_shares_shuts_nobody_out(ctx: RequestContext, acting: RequestContext) -> None:
-    """SEC-035: an access list is made of all members, whoever changed them."""
+    """SEC-035: an access list is made of the owner and all members, whoever changed them."""
     store = Store()
     acls = Acls(
         cast(RegistryClient, Registry()),
@@ -62,4 +62,4 @@ def test_a_member_who_shares_shuts_nobody_out(ctx: RequestContext, acting: Reque
     )
     layer = AclMemberLayer(cast(MemberRepo, SimpleNamespace(add=lambda *_: None)), acls)
     layer.add(ctx, "image", "t3", None)
-    assert store.seen == [(acting, ["t2", "t3"])]
+    assert store.seen == [(acting, ["t1", "t2", "t3"])]
