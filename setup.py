@@ -65,6 +65,7 @@ setup(
             "mypy>=1.11",
             "openstacksdk==4.22.0",
             "pytest>=8.2",
+            "pytest-xdist>=3.6",
             "python-glanceclient==4.13.0",
             "ruff>=0.6",
             "types-requests",

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import sqlite3
 import ssl
 import subprocess
@@ -18,15 +17,11 @@ from typing import Any
 
 import orjson
 
+from tests.servers.process import free_port as free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY_KEY = "functional-registry-key"
 START_SECONDS = 30
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

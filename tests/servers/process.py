@@ -53,17 +53,21 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=_SYSTEM_PATH)
 
 
+# Below the range from which the kernel takes ports for outgoing connections, so that no client
+# can sit on one between its choice and the bind, or while a server is restarted.
+_PORTS = range(20000, 32000)
 _given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A port nobody listens on, never the same one twice in a run.
-
-    Below the range from which the kernel takes ports for outgoing connections, so that no
-    client can sit on it between the choice and the bind, or while a server is restarted.
-    """
+    """A port nobody listens on, never the same one twice in a run."""
+    # Test processes that run side by side choose from different ones.
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = len(_PORTS) // count
+    ports = _PORTS[number * share : (number + 1) * share]
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.choice(ports)
         if port in _given_ports:
             continue
         with socket.socket() as probe, contextlib.suppress(OSError):
