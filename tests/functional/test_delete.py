@@ -1,6 +1,5 @@
 """Deleting: images-v1.md section 12, cases 21.8 but for policies and failing stores."""
 
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +15,7 @@ from tests.functional.steps import (
     path,
     queued_image,
 )
+from tests.registry import UNKNOWN_ID
 
 
 def record(root: Client, image_id: str) -> tuple[str, bool, list[str]]:
@@ -40,7 +40,7 @@ class TestAtOnce:
         assert t1.delete(path(image_id)).status == 404
         assert admin.delete(path(image_id)).status == 404
 
-    @pytest.mark.parametrize("image_id", [str(uuid.uuid4()), "zz"])
+    @pytest.mark.parametrize("image_id", [UNKNOWN_ID, "zz"])
     def test_an_unknown_image(self, t1: Client, image_id: str) -> None:
         """V1-IMG-702"""
         assert t1.delete(path(image_id)).status == 404

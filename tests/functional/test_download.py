@@ -18,6 +18,7 @@ from tests.functional.steps import (
     queued_image,
     wait_until,
 )
+from tests.registry import UNKNOWN_ID
 
 CONTENT = b"0123456789"
 MD5 = "781e5e245d69b566979b86e28d23f2c7"
@@ -25,7 +26,7 @@ CORE = {
     "id", "name", "status", "size", "disk_format", "container_format", "min_disk", "min_ram",
     "is_public", "protected", "owner", "checksum", "created_at", "updated_at", "deleted",
 }  # fmt: skip
-UNKNOWN = [str(uuid.uuid4()), "zz", "4" * 40]
+UNKNOWN = [UNKNOWN_ID, "zz", "4" * 40]
 
 
 @pytest.fixture

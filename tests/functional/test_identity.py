@@ -10,8 +10,9 @@ import pytest
 from tests.functional.conftest import audited_service
 from tests.functional.daemons import ADMIN, OCTETS, RAW, Client, Service, identity
 from tests.functional.steps import active_image, create, meta, path, queued_image
+from tests.registry import UNKNOWN_ID
 
-ABSENT = path(str(uuid.uuid4()))
+ABSENT = path(UNKNOWN_ID)
 REQUEST_ID = "x-openstack-request-id"
 
 

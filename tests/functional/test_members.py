@@ -1,7 +1,6 @@
 """Members: images-v1.md section 13, cases 21.9 but for quotas and policies."""
 
 import sqlite3
-import uuid
 from contextlib import closing
 from typing import Any
 
@@ -10,8 +9,9 @@ import pytest
 
 from tests.functional.daemons import Answer, Client, Service, identity
 from tests.functional.steps import active_image, create, path, queued_image
+from tests.registry import UNKNOWN_ID
 
-ABSENT = [str(uuid.uuid4()), "zz"]
+ABSENT = [UNKNOWN_ID, "zz"]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from tests.functional.steps import (
     path,
     queued_image,
 )
+from tests.registry import UNKNOWN_ID
 
 PURGE = "x-glance-registry-purge-props"
 MD5 = "8d777f385d3dfec8815d20f7496026dc"  # of b"data"
@@ -124,7 +125,7 @@ class TestFields:
                 id="V1-IMG-609",
             ),
             pytest.param({"checksum": ""}, 403, "'checksum'", id="V1-IMG-609 empty"),
-            pytest.param({"id": str(uuid.uuid4())}, 403, "Forbidden to modify 'id'"),
+            pytest.param({"id": UNKNOWN_ID}, 403, "Forbidden to modify 'id'"),
             pytest.param({"status": "queued"}, 403, "'status'", id="V1-IMG-613 other"),
             pytest.param({"status": ""}, 403, "'status'", id="V1-IMG-613 empty"),
             pytest.param({"is_public": "True"}, 403, "", id="V1-IMG-620"),
@@ -249,7 +250,7 @@ class TestOwners:
 
 
 class TestAbsent:
-    @pytest.mark.parametrize("image_id", [str(uuid.uuid4()), "zz", "4" * 40])
+    @pytest.mark.parametrize("image_id", [UNKNOWN_ID, "zz", "4" * 40])
     def test_an_unknown_image(self, t1: Client, admin: Client, image_id: str) -> None:
         """V1-IMG-632, V1-IMG-633"""
         for caller in (t1, admin):

@@ -22,6 +22,7 @@ from glance_store.drivers.cinder_access import Access
 from glance_store.drivers.cinder_api import ATTACHMENTS_WITH_MODE, Volumes
 from glance_store.testing import FailingSource, StoreConformance, content_of, outcomes, upload_of
 from tests.clock import Clock
+from tests.registry import UNKNOWN_ID
 from tests.unit.store.fake_cinder import GIB, FakeCinder
 
 CTX = RequestContext(user="user", tenant="tenant", token="token")
@@ -372,8 +373,8 @@ def test_what_cinder_answers_gets_the_domains_meaning(cinder, store, image_id, e
     "url",
     [
         "cinder://;id", "cinder://`id`", "cinder://$(id)", "cinder://-x", "cinder://",
-        f"cinder://{uuid.uuid4()}\n", f"cinder://{uuid.uuid4()};id", f"cinder://-{uuid.uuid4()}",
-        f"cinder:{uuid.uuid4()}", f"CINDER://{uuid.uuid4()}", f"cinder://{uuid.uuid4()}/..",
+        f"cinder://{UNKNOWN_ID}\n", f"cinder://{UNKNOWN_ID};id", f"cinder://-{UNKNOWN_ID}",
+        f"cinder:{UNKNOWN_ID}", f"CINDER://{UNKNOWN_ID}", f"cinder://{UNKNOWN_ID}/..",
     ],
 )  # fmt: skip
 def test_hostile_locations_are_bad_and_ask_nothing(cinder, store, url):

@@ -14,6 +14,7 @@ from glance_store import BackendUnavailable, BadLocation, BadStoreConfiguration,
 from glance_store.drivers.sheepdog import SheepdogStore, vdi_name
 from glance_store.outbound import Outbound
 from glance_store.testing import upload_of
+from tests.registry import UNKNOWN_ID
 
 CTX = RequestContext()
 SYSTEM_PATH = "/usr/bin:/bin"
@@ -87,7 +88,7 @@ def test_hostile_locations_are_bad_and_run_nothing(program, part):
 
 
 @pytest.mark.parametrize(
-    "image_id", [f"----{'a' * 32}", f"{{{'a' * 32}}}", f"urn:{'a' * 32}", str(uuid.uuid4())]
+    "image_id", [f"----{'a' * 32}", f"{{{'a' * 32}}}", f"urn:{'a' * 32}", UNKNOWN_ID]
 )
 def test_every_image_id_becomes_a_name_that_is_no_option_and_fits_a_location(program, image_id):
     program.is_script("pass")
