@@ -125,8 +125,10 @@ class RegistryClient:
         path = "/images/detail" if detail else "/images"
         return self._ask(_images, ctx, "GET", f"{path}?{query.encode()}")
 
-    def get(self, ctx: RequestContext, image_id: str) -> Image:
-        return self._ask(self._image, ctx, "GET", _image_path(image_id))
+    def get(self, ctx: RequestContext, image_id: str, *, vouched: bool = False) -> Image:
+        """vouched: an expired token of the caller's counts too, as at the end of an upload."""
+        headers = self._identity.vouching(ctx) if vouched else None
+        return self._ask(self._image, ctx, "GET", _image_path(image_id), headers=headers)
 
     def add(self, ctx: RequestContext, image: Image, lease: Lease | None, quota: int) -> Image:
         """Create the record; with a lease, in one transaction with it.
@@ -171,7 +173,7 @@ class RegistryClient:
     def members(
         self, ctx: RequestContext, image_id: str, *, vouched: bool = False
     ) -> Sequence[Member]:
-        """vouched: an expired token of the caller's counts too, as at the end of an upload."""
+        """vouched: as for `get`."""
 
         def read(found: Any) -> Sequence[Member]:
             return [member_from_document(image_id, item) for item in found["members"]]

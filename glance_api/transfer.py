@@ -27,7 +27,7 @@ Inspect = Callable[[str | None], Observer | None]
 class Records(Protocol):
     """What a transfer needs of the registry."""
 
-    def get(self, ctx: RequestContext, image_id: str) -> Image: ...
+    def get(self, ctx: RequestContext, image_id: str, *, vouched: bool = False) -> Image: ...
 
     def save(self, ctx: RequestContext, image_id: str, change: Change) -> Image: ...
 
@@ -158,7 +158,7 @@ class Transfer:
             time.sleep(_SETTLE_PAUSE)
 
     def _already_active(self, ctx: RequestContext, image: Image, change: Change) -> Image | None:
-        found = self.records.get(ctx, image.id)
+        found = self.records.get(ctx, image.id, vouched=True)
         same = found.status == ACTIVE and found.checksum == change.fields["checksum"]
         return found if same else None
 
@@ -179,7 +179,7 @@ class Transfer:
             return errors.ImageDeleted()
         if isinstance(error, errors.Conflict):
             try:
-                if self.records.get(ctx, image.id).status == DELETED:
+                if self.records.get(ctx, image.id, vouched=True).status == DELETED:
                     return errors.ImageDeleted()
             except errors.NotFound:
                 return errors.ImageDeleted()

@@ -8,9 +8,10 @@ import pytest
 
 from common import errors
 from common.context import RequestContext
-from common.image import DELETED, KILLED, SAVING, Change, Image
+from common.image import ACTIVE, DELETED, KILLED, SAVING, Change, Image
 from common.lease import UPLOAD, Lease
 from common.upload import BytesSource, Upload
+from glance_api import transfer as transfer_module
 from glance_api.janitor import Janitor
 from glance_api.leases import LeaseKeeper
 from glance_api.registry_client import FoundLease, LeaseState
@@ -18,8 +19,10 @@ from glance_api.transfer import Incoming, Transfer, TransferSettings
 from glance_store import BackendUnavailable
 from glance_store.drivers.memory import MemoryStore
 from glance_store.loader import Stores
+from tests.clock import Clock
 
 CTX = RequestContext(user="u", tenant="t")
+SERVICE = RequestContext(user="glance", is_admin=True, is_service=True)
 IMAGE_ID = "00000000-0000-4000-8000-000000000001"
 
 
@@ -59,9 +62,15 @@ class Records:
     status: str = SAVING
     lease: Lease | None = None
     away: bool = False
+    checksum: str | None = None
+    # The next change is made, and its answer lost.
+    loses_answer: bool = False
 
-    def get(self, ctx: RequestContext, image_id: str) -> Image:
-        return Image(id=image_id, status=self.status)
+    def get(self, ctx: RequestContext, image_id: str, *, vouched: bool = False) -> Image:
+        # By the end of an upload the caller's token has expired.
+        if not (vouched or ctx.is_service):
+            raise errors.NotAuthenticated()
+        return Image(id=image_id, status=self.status, checksum=self.checksum)
 
     def save(self, ctx: RequestContext, image_id: str, change: Change) -> Image:
         if self.away:
@@ -69,9 +78,13 @@ class Records:
         if change.from_state not in (None, self.status):
             raise errors.Conflict()
         self.status = change.fields["status"]
+        self.checksum = change.fields.get("checksum")
         if change.end_lease is not None:
             self.lease = None
-        return self.get(ctx, image_id)
+        if self.loses_answer:
+            self.loses_answer = False
+            raise errors.ServiceUnavailable()
+        return self.get(ctx, image_id, vouched=True)
 
     def renew(
         self, ctx: RequestContext, reserves: Mapping[str, int | None], seconds: int, quota: int = 0
@@ -108,7 +121,7 @@ class Records:
 class Scene:
     """An upload that begins, and everything it is made of."""
 
-    store: DyingStore = field(default_factory=DyingStore)
+    store: Any = field(default_factory=DyingStore)
     records: Records = field(default_factory=Records)
 
     def __post_init__(self) -> None:
@@ -116,17 +129,20 @@ class Scene:
         self.keeper = LeaseKeeper(self.records, "here", 30)
 
     def upload(self, error: type[Exception] = errors.ServiceUnavailable) -> None:
+        with pytest.raises(error):
+            self.run()
+
+    def run(self, settle_seconds: float = 0) -> Image:
         lease = self.keeper.new(UPLOAD, IMAGE_ID, "memory")
         self.records.lease = lease
-        settings = TransferSettings(image_size_cap=1000, settle_seconds=0)
+        settings = TransferSettings(image_size_cap=1000, settle_seconds=settle_seconds)
         transfer = Transfer(self.records, self.stores, self.keeper, lambda _: None, settings)
         self.keeper.keep(lease)
         incoming = Incoming(BytesSource(b"bytes"), None, None)
-        with pytest.raises(error):
-            transfer.run(CTX, Image(id=IMAGE_ID, status=SAVING), lease, incoming)
+        return transfer.run(CTX, Image(id=IMAGE_ID, status=SAVING), lease, incoming)
 
     def janitor_looks(self) -> int:
-        return Janitor(self.records, self.stores, self.keeper, CTX).run_once()
+        return Janitor(self.records, self.stores, self.keeper, SERVICE).run_once()
 
 
 def test_a_store_that_dies_and_comes_back_is_cleaned_up_at_once() -> None:
@@ -177,3 +193,14 @@ def test_bytes_that_are_somebody_elses_are_not_discarded() -> None:
     scene.upload(errors.Duplicate)
     assert scene.store.dies_for == 1000
     assert (scene.records.status, scene.records.lease) == (KILLED, None)
+
+
+def test_an_activation_whose_answer_was_lost_is_found_with_an_expired_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """REL-021: the bytes belong to an active image."""
+    monkeypatch.setattr(transfer_module, "time", Clock())
+    scene = Scene(MemoryStore({}))
+    scene.records.loses_answer = True
+    assert scene.run(settle_seconds=15).status == ACTIVE
+    assert [each.image_id for each in scene.store.contents()] == [IMAGE_ID]
