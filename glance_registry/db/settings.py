@@ -1,5 +1,7 @@
 """Section [database] of a configuration as typed settings."""
 
+import logging
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL
@@ -8,6 +10,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from common.config import Configuration, ConfigurationError
 from glance_registry.db.engine import DatabaseSettings
+
+LOG = logging.getLogger(__name__)
 
 # What a URL of Mitaka's days means, even where that driver is installed: a C library that waits
 # for a lock stops the whole event loop, and with it whoever holds the lock.
@@ -25,6 +29,11 @@ def database_settings(conf: Configuration) -> DatabaseSettings:
     Raises ConfigurationError.
     """
     options = conf.database
+    if not options.connection:
+        LOG.warning(
+            "connection in section [database] is not set: the database is %s",
+            Path(options.sqlite_db).absolute(),
+        )
     return DatabaseSettings(
         connection=_installed_driver(options.connection or f"sqlite:///{options.sqlite_db}"),
         sqlite_synchronous=options.sqlite_synchronous,

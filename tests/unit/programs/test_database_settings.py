@@ -46,6 +46,16 @@ def test_a_text_that_is_no_url_stops_the_start_without_being_shown(tmp_path: Pat
     assert stopped.value.__cause__ is None
 
 
+def test_without_a_url_the_log_says_which_file_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise `glance-manage db sync` fills a file wherever it happens to be started."""
+    monkeypatch.chdir(tmp_path)
+    assert connection(tmp_path, "") == "sqlite:///oslo.sqlite"
+    (warning,) = caplog.messages
+    assert warning.endswith(f"is not set: the database is {tmp_path / 'oslo.sqlite'}")
+
+
 @pytest.mark.parametrize("scheme", ["mysql+nonesuch", "nonesuch"])
 def test_a_driver_that_is_not_installed_stops_the_start(tmp_path: Path, scheme: str) -> None:
     """SEC-082: rather than every request."""
