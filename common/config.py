@@ -144,12 +144,16 @@ def report(conf: Configuration) -> None:
 
     Called when the stores have been made: those of others declare their options only then.
     """
-    known, deprecated = set[tuple[str, str]](), set[tuple[str, str]]()
+    known = set[tuple[str, str]]()
+    deprecated = dict[tuple[str, str], str]()
     for section, options in conf.declared:
         for option in options:
             current, *former = _names(section, option)
             known.update((current, *former))
-            deprecated.update((current, *former) if option.deprecated_for_removal else former)
+            if option.deprecated_for_removal:
+                deprecated.update(dict.fromkeys((current, *former), ""))
+            else:
+                deprecated.update(dict.fromkeys(former, f" (now {_shown(current)})"))
     found = settings(conf).keys()
     unknown = {
         setting
@@ -157,10 +161,15 @@ def report(conf: Configuration) -> None:
         if not _is_open(conf, setting[0]) and not _is_registered(conf, *setting)
     }
     if unknown:
-        LOG.warning("The configuration files hold unknown options: %s", _listed(unknown))
-    if found & deprecated:
         LOG.warning(
-            "The configuration files hold deprecated options: %s", _listed(found & deprecated)
+            "The configuration files hold unknown options: %s",
+            ", ".join(map(_shown, sorted(unknown))),
+        )
+    old = sorted(found & deprecated.keys())
+    if old:
+        LOG.warning(
+            "The configuration files hold deprecated options: %s",
+            ", ".join(_shown(setting) + deprecated[setting] for setting in old),
         )
 
 
@@ -305,5 +314,6 @@ def _group(section: str) -> str | None:
     return None if section == "DEFAULT" else section
 
 
-def _listed(settings: set[tuple[str, str]]) -> str:
-    return ", ".join(f"[{section}] {name}" for section, name in sorted(settings))
+def _shown(setting: tuple[str, str]) -> str:
+    section, name = setting
+    return f"[{section}] {name}"

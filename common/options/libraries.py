@@ -21,6 +21,18 @@ _TYPES: Final[dict[str, type[cfg.Opt]]] = {
     "string": cfg.StrOpt,
 }
 
+# What glance_api/message_bus.py still reads where it stood in Kilo's days.
+_FORMERLY_IN_DEFAULT: Final = frozenset(
+    (
+        "rabbit_host",
+        "rabbit_hosts",
+        "rabbit_password",
+        "rabbit_port",
+        "rabbit_userid",
+        "rabbit_virtual_host",
+    )
+)
+
 _SECRETS: Final = frozenset(
     (
         "connection_string",
@@ -37,7 +49,13 @@ _SECRETS: Final = frozenset(
 def _area(section: str, files: str, *rows: tuple[str, str, Any, str], library: bool = True) -> Area:
     """Rows are name, type, default and help."""
     options = [
-        _TYPES[kind](name, default=value, secret=name in _SECRETS, help=text)
+        _TYPES[kind](
+            name,
+            default=value,
+            secret=name in _SECRETS,
+            help=text,
+            deprecated_group="DEFAULT" if name in _FORMERLY_IN_DEFAULT else None,
+        )
         for name, kind, value, text in rows
     ]
     return Area(section, files, options, library=library)

@@ -268,9 +268,15 @@ def test_an_unknown_store_option_is_named_by_a_program_that_knows_the_stores(
 def test_deprecated_options_and_former_names_are_noted(
     load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config.report(load("[DEFAULT]\nsql_connection = sqlite://\nadmin_user = glance\n"))
+    """With what has taken the place of a former name."""
+    text = "[DEFAULT]\nsql_connection = sqlite://\nadmin_user = glance\nrabbit_host = mq\n"
+    config.report(load(text))
     (warning,) = caplog.messages
-    assert warning.endswith("deprecated options: [DEFAULT] admin_user, [DEFAULT] sql_connection")
+    assert warning.endswith(
+        "deprecated options: [DEFAULT] admin_user, "
+        "[DEFAULT] rabbit_host (now [oslo_messaging_rabbit] rabbit_host), "
+        "[DEFAULT] sql_connection (now [database] connection)"
+    )
 
 
 def test_a_file_without_surprises_is_not_mentioned(
