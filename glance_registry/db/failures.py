@@ -55,7 +55,10 @@ def domain_error(error: sa.exc.DBAPIError) -> Exception:
         return errors.Invalid("A value is too long or out of range.")
     if isinstance(error, sa.exc.IntegrityError):
         return errors.Conflict()
-    if isinstance(error, sa.exc.ProgrammingError) and not _is_missing_table(error):
+    if _is_missing_table(error):
+        LOG.error("The database lacks a table: has `glance-manage db sync` been run on it?")
+        return errors.ServiceUnavailable()
+    if isinstance(error, sa.exc.ProgrammingError):
         return error
     LOG.error("The database failed: %s (%s)", type(error.orig).__name__, _code(error))
     return errors.ServiceUnavailable()
@@ -83,4 +86,5 @@ def _is_sqlite_locked(error: sa.exc.DBAPIError) -> bool:
 
 
 def _is_missing_table(error: sa.exc.DBAPIError) -> bool:
-    return _code(error) in (1146, "42P01")
+    # SQLite has no code of its own for it.
+    return _code(error) in (1146, "42P01") or str(error.orig).startswith("no such table")

@@ -270,12 +270,22 @@ def test_writers_of_one_process_take_turns(database: Database) -> None:
 
 
 def test_a_database_of_glances_is_not_ready_before_it_is_synced(
-    tmp_path: Path, database: Database
+    tmp_path: Path, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Images can be read there, and no upload begun."""
+    """Images can be read there, and no upload begun. The log says what to run."""
     database.ping()
     glances = Database(DatabaseSettings(f"sqlite:///{tmp_path}/glances.sqlite"))
     with glances.migration() as connection:
         models.images.create(connection)
     with pytest.raises(errors.ServiceUnavailable):
         glances.ping()
+    assert "glance-manage db sync" in caplog.text
+
+
+def test_a_table_that_is_missing_on_a_server_is_told_alike(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    original = pymysql.err.ProgrammingError(1146, "Table 'glance.images' doesn't exist")
+    told = failures.domain_error(sa.exc.ProgrammingError("SELECT", {}, original))
+    assert isinstance(told, errors.ServiceUnavailable)
+    assert "glance-manage db sync" in caplog.text
