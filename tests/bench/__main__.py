@@ -26,9 +26,15 @@ CASES: dict[str, Callable[[bool], Iterator[Result]]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller and fewer runs")
-    parser.add_argument("case", nargs="*", choices=[[], *CASES], help="all, if none is named")
+    parser.add_argument(
+        "case",
+        nargs="*",
+        choices=[[], *CASES],
+        metavar="case",
+        help=f"{', '.join(CASES)}; all, if none is named",
+    )
     args = parser.parse_args()
     results: list[Result] = []
     for name in args.case or CASES:

@@ -201,11 +201,13 @@ def _waiting_copies(service: Service) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10, help="10 unless told")
     parser.add_argument("--faults", type=int, help="stop after so many, if that is earlier")
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--database", choices=["sqlite", "mariadb"], default="sqlite")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of an earlier run")
+    parser.add_argument(
+        "--database", choices=["sqlite", "mariadb"], default="sqlite", help="sqlite unless told"
+    )
     parser.add_argument("--keep", type=Path, help="keep logs and database in this directory")
     args = parser.parse_args()
     print(f"seed {args.seed}, {args.database}", file=sys.stderr)
