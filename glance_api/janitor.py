@@ -117,6 +117,6 @@ class Janitor:
         if self._failures == _FAILURES_UNTIL_WARNING:
             LOG.warning(
                 "abandoned uploads and deletes cannot be looked for: %s Where the registry asks "
-                "for credentials, set registry_auth_key on both daemons.",
+                "for credentials, set the same registry_auth_key on both daemons.",
                 error,
             )

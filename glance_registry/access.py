@@ -8,6 +8,7 @@ for the caller's rights only (SEC-019).
 """
 
 import hmac
+import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from common import errors
 from common.wsgi.faults import Application, StartResponse
 from common.wsgi.filters import keep_subject
 from glance_registry.leases import TRUSTED
+
+LOG = logging.getLogger(__name__)
 
 _KEY: Final = "HTTP_X_GLANCE_REGISTRY_KEY"
 
@@ -44,6 +47,11 @@ class RegistryAccess:
             return self.app
         presented: str = environ.get(_KEY, "")
         if not hmac.compare_digest(presented.encode("latin-1"), self._key):
+            # To the API's caller this is a plain 401: the reason is for the operator of both.
+            LOG.warning(
+                "a request with %s registry_auth_key has been refused",
+                "another" if presented else "no",
+            )
             raise errors.NotAuthenticated()
         if not about_leases:
             return self.app

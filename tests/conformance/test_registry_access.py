@@ -64,6 +64,16 @@ def test_with_a_key_nothing_is_answered_without_it(
     assert ask(app, "GET", "/healthcheck", **wrong).status_int == 200
 
 
+@pytest.mark.parametrize(("sent", "said"), [({}, "no"), (presenting("other"), "another")])
+def test_the_log_says_why_and_not_with_which_key(
+    registry: Registry, caplog: pytest.LogCaptureFixture, sent: dict[str, str], said: str
+) -> None:
+    """Daemons whose keys differ would otherwise be told from a bad token by nobody."""
+    ask(door(registry, KEY), "GET", "/images", **USER, **sent)
+    messages = [each.getMessage() for each in caplog.records if each.name.endswith("access")]
+    assert messages == [f"a request with {said} registry_auth_key has been refused"]
+
+
 def test_the_key_does_not_stand_for_an_identity(registry: Registry) -> None:
     app = door(registry, KEY)
     assert ask(app, "GET", "/images", **presenting(KEY)).status_int == 401
