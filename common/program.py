@@ -88,7 +88,9 @@ def serve(
     except tuple(codes) as error:
         status = next(codes[cls] for cls in type(error).__mro__ if cls in codes)
         print(f"glance-{program}: {error}", file=sys.stderr)
-        LOG.error("%s", error)
+        # Before there is a log, Python's last resort would say it on stderr once more.
+        if LOG.hasHandlers():
+            LOG.error("%s", error)
         return status
     return parent.run()
 

@@ -1,6 +1,7 @@
 """What a daemon says, when it starts, about who can reach it (decisions 5 and 6)."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,18 @@ def test_who_is_let_in_without_proof_is_told_once(
     heard = [record.getMessage() for record in caplog.records]
     assert len(heard) == len(said)
     assert all(map(str.startswith, heard, said))
+
+
+def test_a_mistake_found_before_there_is_a_log_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load() -> config.Configuration:
+        raise config.ConfigurationError("Option bind_port is wrong")
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    umask = os.umask(0o027)
+    try:
+        assert program.serve("api", load, lambda conf: pytest.fail("built")) == 1
+    finally:
+        os.umask(umask)
+    assert capsys.readouterr().err == "glance-api: Option bind_port is wrong\n"
