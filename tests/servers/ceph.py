@@ -37,12 +37,10 @@ osd pool default pg num = 8
 osd pool default pgp num = 8
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
-# The memory store's count of its bytes can fall below nothing, and then it takes itself for full;
-# no ratio that it could see is above these (over 1 they are percentages).
-osd failsafe full ratio = 1000000000000
-mon osd full ratio = 1000000000000
-mon osd backfillfull ratio = 1000000000000
-mon osd nearfull ratio = 1000000000000
+# The memory store counts its bytes without a lock: with several threads the count can fall below
+# nothing, and then it takes itself for full.
+osd op num shards = 1
+osd op num threads per shard = 1
 mon allow pool size one = true
 mon allow pool delete = true
 mon warn on pool no redundancy = false
