@@ -32,6 +32,9 @@ class Datadir:
         """Whether it is still on its own filesystem, rather than on what a lost mount hid."""
         return os.path.ismount(self.mount) and os.path.isdir(self.path)
 
+    def may_be_written(self) -> bool:
+        return os.access(self.path, os.W_OK | os.X_OK)
+
     def free(self) -> int:
         """Bytes free here. Raises the reason why a new image cannot go here."""
         if not self.is_mounted():
@@ -40,9 +43,17 @@ class Datadir:
             found = os.statvfs(self.path)
         except OSError:
             raise BackendUnavailable() from None
-        if found.f_flag & os.ST_RDONLY:
+        if found.f_flag & os.ST_RDONLY or not self.may_be_written():
             raise StorageWriteDenied()
         return found.f_bavail * found.f_frsize
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A directory that a new image did not go to, and why."""
+
+    path: str
+    reason: errors.GlanceError
 
 
 class Datadirs:
@@ -73,28 +84,28 @@ class Datadirs:
     def __iter__(self) -> Iterator[Datadir]:
         return iter(self._datadirs)
 
-    def choose(self, size: int | None) -> tuple[Datadir, list[errors.GlanceError]]:
+    def choose(self, size: int | None) -> tuple[Datadir, list[LeftOut]]:
         """Where a new image of size bytes goes: highest priority with room, then most room.
 
-        Also why directories before it were left out. Raises StorageFull, StorageWriteDenied or
+        Also which directories before it were left out. Raises StorageFull, StorageWriteDenied or
         BackendUnavailable if there is no place.
         """
-        refusals: list[errors.GlanceError] = []
+        left_out: list[LeftOut] = []
         for _, group in groupby(self._datadirs, key=lambda datadir: datadir.priority):
             roomy: list[tuple[int, Datadir]] = []
             for datadir in group:
                 try:
                     free = datadir.free()
                 except errors.GlanceError as refusal:
-                    refusals.append(refusal)
+                    left_out.append(LeftOut(datadir.path, refusal))
                     continue
                 if free >= max(size or 0, 1):
                     roomy.append((free, datadir))
                 else:
-                    refusals.append(StorageFull())
+                    left_out.append(LeftOut(datadir.path, StorageFull()))
             if roomy:
-                return max(roomy, key=lambda entry: entry[0])[1], refusals
-        raise min(refusals, key=_telling)
+                return max(roomy, key=lambda entry: entry[0])[1], left_out
+        raise min((each.reason for each in left_out), key=_telling)
 
     def holding(self, directory: str) -> Datadir | None:
         """The configured directory that directory is, or lies under, links resolved."""

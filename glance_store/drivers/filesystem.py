@@ -20,7 +20,7 @@ from common.body import Body, FileBody
 from common.concurrency import Behind, offload
 from common.context import RequestContext
 from common.upload import Upload
-from glance_store.datadirs import DEFAULT_DATADIR, Datadir, Datadirs
+from glance_store.datadirs import DEFAULT_DATADIR, Datadir, Datadirs, LeftOut
 from glance_store.disk import PART_SUFFIX, NewFile, part_name, store_errors
 from glance_store.driver import Capability, Store, Stored
 from glance_store.errors import BackendUnavailable, BadLocation, BadStoreConfiguration
@@ -102,15 +102,18 @@ class FilesystemStore(Store):
     def __init__(self, conf: Mapping[str, Any]) -> None:
         super().__init__(conf)
         self._datadirs = Datadirs.configured(conf)
+        for datadir in self._datadirs:
+            if not datadir.may_be_written():
+                LOG.warning("the image directory %s may not be written to", datadir.path)
         self._chunk: int = conf.get("filesystem_store_chunk_size") or CHUNK
         self._durable: bool = conf.get("filesystem_store_fsync", True)
         self._permissions = _permissions(conf.get("filesystem_store_file_perm") or 0)
         self._mounts = _mounts(conf.get("filesystem_store_metadata_file"))
 
     def add(self, ctx: RequestContext, image_id: str, upload: Upload) -> tuple[str, dict[str, Any]]:
-        datadir, file, refusals = offload(self._create, _name_of(image_id), upload.size)
-        for refusal in refusals:
-            LOG.warning("a directory of the filesystem store is left out: %s", refusal)
+        datadir, file, left_out = offload(self._create, _name_of(image_id), upload.size)
+        for each in left_out:
+            LOG.warning("the image directory %s is left out: %s", each.path, each.reason)
         try:
             self._fill(file, upload)
             offload(file.publish)
@@ -175,12 +178,10 @@ class FilesystemStore(Store):
                 with suppress(errors.GlanceError):
                     work.wait()
 
-    def _create(
-        self, name: str, size: int | None
-    ) -> tuple[Datadir, NewFile, list[errors.GlanceError]]:
+    def _create(self, name: str, size: int | None) -> tuple[Datadir, NewFile, list[LeftOut]]:
         if any(os.path.lexists(os.path.join(datadir.path, name)) for datadir in self._datadirs):
             raise errors.Duplicate()
-        datadir, refusals = self._datadirs.choose(size)
+        datadir, left_out = self._datadirs.choose(size)
         file = NewFile(
             datadir.path,
             name,
@@ -188,7 +189,7 @@ class FilesystemStore(Store):
             permissions=self._permissions,
             durable=self._durable,
         )
-        return datadir, file, refusals
+        return datadir, file, left_out
 
     def _located(self, url: str, operation: Callable[[Datadir, str], T]) -> T:
         """Do operation, in a native thread, to the directory and path that url names."""

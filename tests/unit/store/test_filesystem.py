@@ -10,7 +10,12 @@ import pytest
 from common import errors
 from common.context import RequestContext
 from common.upload import Upload
-from glance_store import BackendUnavailable, BadStoreConfiguration, StorageFull
+from glance_store import (
+    BackendUnavailable,
+    BadStoreConfiguration,
+    StorageFull,
+    StorageWriteDenied,
+)
 from glance_store.datadirs import Datadir
 from glance_store.drivers import filesystem
 from glance_store.drivers.filesystem import FilesystemStore
@@ -189,6 +194,21 @@ def test_broken_directory_is_left_out(several, monkeypatch):
     assert "/c/" in add(store)
     with pytest.raises(StorageFull):
         add(store, bytes(1001), size=1001)
+
+
+def test_a_directory_of_somebody_elses_is_named_and_left_out(tmp_path, monkeypatch, caplog):
+    """At the start too: uploads to the only directory are 503 until its owner is put right."""
+    foreign = f"{tmp_path}/foreign"
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != foreign and allowed(path, mode))
+    entries = [f"{foreign}:10", f"{tmp_path}/ours"]
+    store = FilesystemStore({"filesystem_store_datadirs": entries})
+    assert caplog.messages == [f"the image directory {foreign} may not be written to"]
+    caplog.clear()
+    assert "/ours/" in add(store)
+    assert [foreign in message for message in caplog.messages] == [True]
+    with pytest.raises(StorageWriteDenied):
+        add(FilesystemStore({"filesystem_store_datadir": foreign}))
 
 
 def test_image_in_one_directory_is_a_duplicate_for_all(several):
