@@ -82,7 +82,7 @@ def add_parsers(subparsers: Any) -> None:
     rewrite = subparsers.add_parser(
         "rewrite-locations",
         help="Take the configured stores' credentials out of the locations of an older Glance, "
-        "which cannot read them afterwards.",
+        "which cannot read those of S3 afterwards.",
     )
     rewrite.add_argument("--dry-run", action="store_true", help="Only say what is found.")
     rewrite.set_defaults(

@@ -110,6 +110,19 @@ _ACTIONS: dict[str, tuple[Action, list[tuple[str, type]], list[str]]] = {
     "delete_unfilled": (_delete_unfilled, _AGE_AND_ROWS, []),
     "recount": (_recount, [], []),
 }
+_HELP: dict[str, str] = {
+    "version": "Print the schema's level, as Glance counted them.",
+    "sync": "Create the database, or adopt and upgrade one of Glance's. Back up first.",
+    "upgrade": "The same as sync.",
+    "downgrade": "Refused: restore a backup instead.",
+    "version_control": "Say of a database without a level which one it has.",
+    "load_metadefs": "Load definitions of metadata from the JSON files of a directory.",
+    "unload_metadefs": "Delete all definitions of metadata.",
+    "export_metadefs": "Write the definitions of metadata to a directory.",
+    "purge": "Remove rows that were deleted so many days ago.",
+    "delete_unfilled": "Delete images that were announced so many days ago and have no data.",
+    "recount": "Rebuild what each owner has stored from the images.",
+}
 # What came after Mitaka's older form `db_<action>` has none.
 _WITHOUT_LEGACY_FORM = ("purge", "delete_unfilled", "recount")
 
@@ -119,7 +132,7 @@ def _add_parsers(subparsers: Any) -> None:
         dest="db_action", required=True
     )
     for name, (action, values, flags) in _ACTIONS.items():
-        parser = actions.add_parser(name)
+        parser = actions.add_parser(name, help=_HELP[name], description=_HELP[name])
         for value, kind in values:
             parser.add_argument(f"--{value}", type=kind)
             parser.add_argument(f"{value}_at", metavar=value, type=kind, nargs="?")
