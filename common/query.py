@@ -201,7 +201,10 @@ def _parse_flag(name: str, text: str) -> bool:
 def _parse_scope(text: str) -> Scope:
     if text.lower() == "none":
         return "all"
-    return "visible" if _parse_flag("is_public", text) else "private"
+    try:
+        return "visible" if _parse_flag("is_public", text) else "private"
+    except errors.Invalid:
+        raise errors.Invalid("Invalid value for is_public: must be true, false or none") from None
 
 
 def parse_timestamp(name: str, text: str) -> datetime:

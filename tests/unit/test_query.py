@@ -33,3 +33,8 @@ def test_a_list_of_values_that_cannot_be_read_is_refused(text: str) -> None:
     """REL-060: never a 500."""
     with pytest.raises(errors.Invalid):
         parse_public({"name": text}, is_admin=False)
+
+
+def test_what_is_public_may_be_is_told_in_full() -> None:
+    with pytest.raises(errors.Invalid, match="true, false or none"):
+        parse_public({"is_public": "perhaps"}, is_admin=False)
