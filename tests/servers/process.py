@@ -188,6 +188,12 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether SIGSTOP has reached every thread of the group; a zombie has none left."""
+        threads = map(_stat_fields, Path("/proc").glob("[0-9]*/task/[0-9]*/stat"))
+        return all(state in "TtZX" for state, _, group, *_ in threads if int(group) == self.pid)
+
     def stop(self, timeout: float = 15) -> None:
         """End the group in order, then by force; a stopped one is continued first."""
         self.signal(self.stop_signal)
@@ -201,6 +207,15 @@ class Process:
         """End the group without warning, its leader and what the leader left behind."""
         self.signal(signal.SIGKILL)
         self._popen.wait()
+
+
+def _stat_fields(stat: Path) -> list[str]:
+    """State, parent, group and more of a thread; one that has ended is dead."""
+    # They follow the program's name, which may hold blanks.
+    try:
+        return stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["X", "0", "0"]
 
 
 class Server(abc.ABC):
@@ -306,6 +321,8 @@ class Server(abc.ABC):
         """SIGSTOP every process: connections stay open and nobody answers."""
         for process in self.processes:
             process.signal(signal.SIGSTOP)
+        # A thread on another processor goes on for a moment.
+        self.wait_until(lambda: all(process.is_stopped for process in self.processes), "stopped")
 
     def resume(self) -> None:
         for process in self.processes:
