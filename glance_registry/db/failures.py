@@ -30,6 +30,8 @@ _MYSQL_GONE: Final = frozenset(
 )
 _MYSQL_BAD_VALUES: Final = frozenset({1264, 1265, 1292, 1366, 1406})
 _POSTGRESQL_COLLISIONS: Final = frozenset({"40001", "40P01", "55P03"})
+# Shut down, crashed, starting up, or no room for another connection.
+_POSTGRESQL_GONE: Final = frozenset({"57P01", "57P02", "57P03", "53300"})
 
 
 def classify(error: sa.exc.DBAPIError) -> Failure:
@@ -39,7 +41,7 @@ def classify(error: sa.exc.DBAPIError) -> Failure:
         return Failure.COLLISION
     if is_duplicate_usage_row(error):
         return Failure.COLLISION
-    if error.connection_invalidated or code in _MYSQL_GONE:
+    if error.connection_invalidated or code in _MYSQL_GONE or code in _POSTGRESQL_GONE:
         return Failure.DISCONNECTED
     if isinstance(error, sa.exc.DataError) or code in _MYSQL_BAD_VALUES:
         return Failure.BAD_VALUE
@@ -58,7 +60,9 @@ def domain_error(error: sa.exc.DBAPIError) -> Exception:
     if _is_missing_table(error):
         LOG.error("The database lacks a table: has `glance-manage db sync` been run on it?")
         return errors.ServiceUnavailable()
-    if isinstance(error, sa.exc.ProgrammingError):
+    # pg8000 calls it an error of the program that the server is only starting.
+    away = classify(error) is Failure.DISCONNECTED
+    if isinstance(error, sa.exc.ProgrammingError) and not away:
         return error
     LOG.error("The database failed: %s (%s)", type(error.orig).__name__, _code(error))
     return errors.ServiceUnavailable()
