@@ -36,7 +36,7 @@ def _compress(response: webob.Response) -> None:
     if isinstance(response.app_iter, Body):
         response.app_iter = GzippedBody(response.app_iter)
     elif content := response.body:
-        response.body = zlib.compress(content, wbits=_GZIP)
+        response.body = offload(zlib.compress, content, wbits=_GZIP)
     else:
         return
     response.content_encoding = "gzip"
