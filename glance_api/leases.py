@@ -7,6 +7,7 @@ or two instead of running to the end for nothing (SEC-072).
 import contextlib
 import logging
 import os
+import random
 import threading
 import time
 import uuid
@@ -22,6 +23,8 @@ from common.upload import Upload
 LOG = logging.getLogger(__name__)
 
 _RENEW_SECONDS: Final = 1.0
+# How long at most an upload waits for room in its quota.
+_PATIENCE_SECONDS: Final = 1.0
 
 # The part of its life that a lease may still have when it is due, and how many are renewed in
 # one request; the registry takes no more than ten times as many.
@@ -174,19 +177,28 @@ class LeaseKeeper:
             LOG.warning("the lease on image %s is left to expire: %s", lease.image_id, error)
 
     def _reserve(self, held: _Held, total: int) -> None:
-        lease = held.lease
-        if total <= lease.reserved:
+        if total <= held.lease.reserved:
             return
+        # Of several that together find no room, the first to give up makes room for the others;
+        # chance decides which, so that they do not all fail at once.
+        deadline = time.monotonic() + random.uniform(0, _PATIENCE_SECONDS)
+        while not self._has_reserved(held, total):
+            if time.monotonic() > deadline:
+                raise errors.StorageQuotaFull()
+            time.sleep(_PATIENCE_SECONDS / 20)
+
+    def _has_reserved(self, held: _Held, total: int) -> bool:
+        lease = held.lease
         for wanted in (total + _RESERVE_AHEAD, total):
             state = self.registry.renew(
                 NOBODY, {lease.token: wanted}, lease.seconds, held.quota
             ).get(lease.token)
             if state is not None and state.state == "held":
                 lease.reserved = wanted
-                return
+                return True
             if state is None or state.state == "lost":
                 raise _loss(state.deleted if state else False)
-        raise errors.StorageQuotaFull()
+        return False
 
     def renew(self) -> None:
         """Renew what is due, and abort the uploads whose lease or image is gone.
